@@ -1,0 +1,1 @@
+"""Generated messages of the contract (package qscope.v1). Regenerate with `npm run generate`."""

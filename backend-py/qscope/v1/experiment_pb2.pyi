@@ -1,0 +1,48 @@
+from qscope.v1.rules import validate_pb2 as _validate_pb2
+from qscope.v1 import model_pb2 as _model_pb2
+from qscope.v1 import options_pb2 as _options_pb2
+from qscope.v1 import sae_pb2 as _sae_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Device(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEVICE_UNSPECIFIED: _ClassVar[Device]
+    DEVICE_AUTO: _ClassVar[Device]
+    DEVICE_CPU: _ClassVar[Device]
+    DEVICE_CUDA: _ClassVar[Device]
+DEVICE_UNSPECIFIED: Device
+DEVICE_AUTO: Device
+DEVICE_CPU: Device
+DEVICE_CUDA: Device
+
+class Compute(_message.Message):
+    __slots__ = ("device", "threads")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    device: Device
+    threads: int
+    def __init__(self, device: _Optional[_Union[Device, str]] = ..., threads: _Optional[int] = ...) -> None: ...
+
+class Experiment(_message.Message):
+    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SAE_FIELD_NUMBER: _ClassVar[int]
+    EVAL_SAE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seed: int
+    model: str
+    model_options: _model_pb2.ModelOptions
+    compute: Compute
+    train_sae: _sae_pb2.TrainSae
+    eval_sae: _sae_pb2.EvalSae
+    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Generated rules of protovalidate, which the annotated messages import."""
