@@ -1,0 +1,12 @@
+"""One recipe per verb; each reads like the algorithm it runs.
+
+A recipe takes a :class:`qscope.runs.RunContext`, calls the library top down, and reports only through that context.
+"""
+
+from __future__ import annotations
+
+#: Field of ``Experiment.task`` to ``module:function``; imported only when a run needs it.
+RECIPES: dict[str, str] = {
+    "train_sae": "qscope.recipes.train_sae:run",
+    "eval_sae": "qscope.recipes.eval_sae:run",
+}
