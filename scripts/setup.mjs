@@ -2,7 +2,7 @@
 // before `npm ci`. Each part is skipped when its stamp says that its inputs have not changed; --force does all.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -35,6 +35,9 @@ function installNodePackages() {
   if (!force && read(stamp) === want) return;
   say('installing the Node packages of package-lock.json');
   run(windows ? 'npm.cmd' : 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // npm links the commands of dependencies, not those of the package itself; `npx qscope` should work here too.
+  const link = path.join('node_modules', '.bin', 'qscope');
+  if (!windows && !existsSync(link)) symlinkSync('../../cli/bin/qscope.js', link);
   writeFileSync(stamp, want);
 }
 

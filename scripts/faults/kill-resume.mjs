@@ -1,0 +1,175 @@
+// Kills a run, or the worker that started it, with SIGKILL at random moments, resumes it each time, and compares the
+// final weights bit for bit with those of a run that was left alone.
+//
+//   node scripts/faults/kill-resume.mjs [--kills 20] [--seed 1] [--config configs/embedded/kill-resume.yaml]
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = path.dirname(path.dirname(path.dirname(fileURLToPath(import.meta.url))));
+const { values: options } = parseArgs({
+  options: {
+    kills: { type: 'string', default: '20' },
+    seed: { type: 'string', default: '1' },
+    config: { type: 'string', default: path.join(root, 'configs/embedded/kill-resume.yaml') },
+    keep: { type: 'boolean', default: false },
+  },
+});
+const runsDir = mkdtempSync(path.join(tmpdir(), 'qscope-kills-'));
+const random = generator(Number(options.seed));
+const rows = [];
+
+try {
+  process.stdout.write(`runs in ${runsDir}\n`);
+  const undisturbed = start();
+  await waitForEnd(undisturbed);
+  const disturbed = start();
+  for (let kill = 1; kill <= Number(options.kills); ) {
+    const pid = await waitForJob(disturbed);
+    if (pid === undefined) break;
+    const wait = 500 + random() * 7500;
+    await sleep(wait);
+    if (lastState(disturbed) === 'RUN_STATE_SUCCEEDED') break;
+    const target = random() < 0.25 ? 'worker' : 'run';
+    const before = checkpoints(disturbed);
+    if (target === 'worker') {
+      killWorker();
+      await sleep(300);
+      rows.push({ kill, target, after: wait, steps: before, outcome: alive(pid) ? 'run goes on' : 'RUN DIED TOO' });
+    } else {
+      killGroup(pid);
+      const { code, text } = qscope(['runs', 'resume', path.basename(disturbed), '--detach']);
+      rows.push({ kill, target, after: wait, steps: before, outcome: code === 0 ? 'resumed' : `resume failed: ${text}` });
+      if (code !== 0) throw new Error(text);
+    }
+    const row = rows.at(-1);
+    process.stdout.write(`${String(row.kill).padStart(3)}  ${row.target.padEnd(6)}  after ${(row.after / 1000).toFixed(1)} s  newest checkpoint ${row.steps}  ${row.outcome}\n`);
+    kill += 1;
+  }
+  await waitForEnd(disturbed);
+  const a = weights(undisturbed);
+  const b = weights(disturbed);
+  const equal = a.size > 0 && a.size === b.size && [...a].every(([name, hash]) => b.get(name) === hash);
+  const bad = rows.filter((row) => !['resumed', 'run goes on'].includes(row.outcome)).length;
+  process.stdout.write(
+    `\n${rows.length} kills (${rows.filter((row) => row.target === 'run').length} of the run, ${rows.filter((row) => row.target === 'worker').length} of the worker), ` +
+      `${bad} bad outcomes; ${a.size} weight files ${equal ? 'equal bit for bit' : 'DIFFER'}\n`,
+  );
+  process.exitCode = equal && bad === 0 && rows.length === Number(options.kills) ? 0 : 1;
+} finally {
+  qscope(['worker', 'stop']);
+  if (!options.keep) rmSync(runsDir, { recursive: true, force: true });
+}
+
+function start() {
+  const known = new Set(existsSync(runsDir) ? readdirSync(runsDir) : []);
+  const { code, text } = qscope(['train-sae', options.config, '--detach']);
+  if (code !== 0) throw new Error(`the run did not start: ${text}`);
+  const name = readdirSync(runsDir).find((entry) => !known.has(entry) && !entry.startsWith('.'));
+  return path.join(runsDir, name);
+}
+
+function qscope(args) {
+  const result = spawnSync(process.execPath, [path.join(root, 'cli/bin/qscope.js'), ...args], {
+    env: { ...process.env, QSCOPE_RUNS: runsDir },
+    encoding: 'utf8',
+  });
+  return { code: result.status, text: result.stdout + result.stderr };
+}
+
+function killWorker() {
+  // A shared worker is started so that there is one to kill; detached runs must not notice.
+  qscope(['worker', 'start']);
+  const { text } = qscope(['worker', 'status', '--json']);
+  const pid = Number(text.match(/"pid":\s*(\d+)/)?.[1]);
+  if (!pid) throw new Error(`no worker to kill: ${text}`);
+  process.kill(pid, 'SIGKILL');
+}
+
+function killGroup(pid) {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;
+  }
+}
+
+async function waitForJob(folder) {
+  for (let i = 0; i < 600; i += 1) {
+    const pid = jobPid(folder);
+    if (pid !== undefined && alive(pid)) return pid;
+    if (lastState(folder) === 'RUN_STATE_SUCCEEDED') return undefined;
+    await sleep(100);
+  }
+  throw new Error(`no process for ${folder}`);
+}
+
+async function waitForEnd(folder) {
+  for (let i = 0; i < 12_000; i += 1) {
+    const state = lastState(folder);
+    if (state === 'RUN_STATE_SUCCEEDED') return;
+    if (state === 'RUN_STATE_FAILED') throw new Error(`run failed: ${qscope(['runs', 'show', path.basename(folder)]).text}`);
+    await sleep(100);
+  }
+  throw new Error(`${folder} does not end`);
+}
+
+function jobPid(folder) {
+  const file = path.join(folder, 'process.json');
+  return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')).pid : undefined;
+}
+
+/** State of the newest whole journal line that has one. */
+function lastState(folder) {
+  const file = path.join(folder, 'events.jsonl');
+  if (!existsSync(file)) return undefined;
+  const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
+  const line = lines.findLast((text) => text.includes('"stateChanged"'));
+  return line && JSON.parse(line).stateChanged.state;
+}
+
+function checkpoints(folder) {
+  const store = path.join(folder, 'checkpoints');
+  return (existsSync(store) ? readdirSync(store).filter((name) => /^step-\d+$/.test(name)).sort().at(-1) : undefined) ?? 'none';
+}
+
+function alive(pid) {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return !fields.slice(fields.lastIndexOf(')')).startsWith(') Z');
+  } catch {
+    return false;
+  }
+}
+
+function weights(folder) {
+  const found = new Map();
+  const visit = (at) => {
+    for (const entry of readdirSync(at, { withFileTypes: true })) {
+      const file = path.join(at, entry.name);
+      if (entry.isDirectory()) visit(file);
+      else if (/\.(safetensors|pt)$/.test(entry.name)) {
+        found.set(path.relative(folder, file), createHash('sha256').update(readFileSync(file)).digest('hex'));
+      }
+    }
+  };
+  visit(path.join(folder, 'artifacts'));
+  return found;
+}
+
+/** Mulberry32: small, seedable, good enough to choose moments. */
+function generator(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
