@@ -1,0 +1,260 @@
+"""What an experiment would run, the memory and time it needs, and whether it fits; without side effects."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qscope.data import describe_text
+from qscope.errors import UserError
+from qscope.models import ModelShape, describe_model, resolve_device, resolve_layers
+from qscope.sae.trainer import resolve_config
+from qscope.v1 import experiment_pb2, run_pb2, sae_pb2
+
+FLOAT32 = 4
+#: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
+STEP_OVER_ENCODER = 1.6
+
+
+def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Plan:
+    """Plans a validated experiment.
+
+    Raises:
+        UserError: for what can be known to be impossible before anything runs (wrong layer, k above the width,
+            missing model or text); its ``field`` names the place.
+    """
+    task = experiment.WhichOneof("task")
+    device = resolve_device(experiment.compute.device)
+    shape = describe_model(experiment.model, experiment.model_options)
+    if task == "train_sae":
+        result = _plan_train_sae(experiment.train_sae, shape, device)
+    elif task == "eval_sae":
+        result = _plan_eval_sae(experiment.eval_sae, shape, device)
+    else:
+        raise UserError("The experiment has no task.", remedy="Add train_sae or eval_sae.", reason="NO_TASK")
+    result.facts.insert(0, run_pb2.PlanFact(name="model", value=_describe(experiment.model, shape)))
+    result.facts.insert(1, run_pb2.PlanFact(name="device", value=_device_name(device)))
+    result.memory_bytes = sum(item.bytes for item in result.memory)
+    result.available_bytes = available_memory(device)
+    result.fits = result.memory_bytes <= result.available_bytes
+    result.disk_available_bytes = _free_disk(Path(runs_folder))
+    if result.disk_bytes > result.disk_available_bytes:
+        result.warnings.append(
+            f"The run writes up to {_size(result.disk_bytes)}, the disk has {_size(result.disk_available_bytes)} left: "
+            "lower train_sae.checkpoint.keep, name fewer formats, or use another --runs-dir."
+        )
+    if not result.fits:
+        result.warnings.append(_how_to_fit(experiment, shape, result))
+    return result
+
+
+def refuse_if_too_large(planned: run_pb2.Plan) -> None:
+    """Raises a :class:`UserError` when the plan says that memory or disk do not suffice."""
+    if not planned.fits:
+        raise UserError(
+            f"The run needs {_size(planned.memory_bytes)} of memory, {_size(planned.available_bytes)} are there.",
+            remedy=planned.warnings[-1],
+            reason="OUT_OF_MEMORY_BY_PLAN",
+        )
+
+
+def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
+    layers = resolve_layers(task.layers, shape.n_layers, field="train_sae.layers")
+    config = resolve_config(task, d_in=shape.d_model)
+    text = describe_text(task.text, field="train_sae.text")
+    weights = 2 * shape.d_model * config.d_sae + config.d_sae + shape.d_model
+    n = len(layers)
+    on_gpu = device.type == "cuda"
+    activation_bytes = 2 if on_gpu else FLOAT32
+    batch = task.batch_tokens
+    items = [
+        ("language model", shape.parameters_up_to(max(layers)) * shape.bytes_per_parameter(device)),
+        ("language model, activations of one pass", task.buffer.model_batch_tokens * shape.d_model * 24 * activation_bytes),
+        (f"SAE weights, float32 ({n} layers)", n * weights * FLOAT32),
+        ("Adam moments, float32", n * weights * 2 * FLOAT32),
+        ("gradient of one layer, float32", weights * FLOAT32),
+        (f"shuffle buffer ({config.buffer_tokens:,} tokens)", n * config.buffer_tokens * shape.d_model * activation_bytes),
+        ("batch, codes and scores", batch * (n + 4) * shape.d_model * FLOAT32 + min(batch, 1024) * config.d_sae * 8),
+    ]
+    if on_gpu:
+        items.insert(3, ("SAE weights, bfloat16 copy", n * weights * 2))
+
+    speed = measure_device(device)
+    model_seconds = 2 * shape.parameters_up_to(max(layers)) / speed.products
+    sae_seconds = n * STEP_OVER_ENCODER * 2 * shape.d_model * config.d_sae / speed.products
+    update_seconds = n * 28 * weights / speed.bytes / batch
+    total = task.tokens * (model_seconds + sae_seconds + update_seconds)
+
+    state_bytes = n * weights * 3 * FLOAT32 + n * config.buffer_tokens * shape.d_model * activation_bytes
+    export_bytes = n * weights * FLOAT32 * len(task.formats)
+    planned = run_pb2.Plan(
+        facts=[
+            run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers} ({n}, counted from 0)"),
+            run_pb2.PlanFact(name="SAE", value=f"d_in {shape.d_model}, d_sae {config.d_sae:,}, k {task.sae.k}"),
+            run_pb2.PlanFact(name="parameters", value=f"{n * weights:,} ({weights:,} per layer)"),
+            run_pb2.PlanFact(name="text", value=text),
+            run_pb2.PlanFact(name="tokens", value=f"{task.tokens:,} per layer"),
+            run_pb2.PlanFact(name="steps", value=f"{config.total_steps:,} of {batch:,} tokens"),
+            run_pb2.PlanFact(name="learning rate", value=f"{config.learning_rate:.3g}"),
+            run_pb2.PlanFact(name="AuxK", value=_aux(task, config)),
+        ],
+        memory=[run_pb2.MemoryItem(name=name, bytes=int(size)) for name, size in items],
+        seconds=total,
+        time_basis=(
+            f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
+            f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
+        ),
+        disk_bytes=int(task.checkpoint.keep * state_bytes + state_bytes + export_bytes),
+    )
+    if task.batch_tokens > task.tokens:
+        planned.warnings.append(
+            f"train_sae.tokens ({task.tokens:,}) is below one batch ({task.batch_tokens:,}): a single step is taken."
+        )
+    if config.total_steps < 200:
+        planned.warnings.append(
+            f"{config.total_steps} steps are few for an SAE: expect a large FVU; raise train_sae.tokens or lower batch_tokens."
+        )
+    return planned
+
+
+def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
+    layers = resolve_layers(task.layers, shape.n_layers, field="eval_sae.layers")
+    text = describe_text(task.text, field="eval_sae.text")
+    speed = measure_device(device)
+    # One to capture, one clean, and for every layer the reconstruction and zeros, each with and without filtered tokens.
+    passes = 2 + 4 * len(layers)
+    seconds = task.tokens * passes * 2 * shape.parameters / speed.products
+    batch = task.model_batch_tokens
+    return run_pb2.Plan(
+        facts=[
+            run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers}"),
+            run_pb2.PlanFact(name="text", value=text),
+            run_pb2.PlanFact(name="tokens", value=f"{task.tokens:,}"),
+            run_pb2.PlanFact(name="model passes", value=f"{passes}"),
+        ],
+        memory=[
+            run_pb2.MemoryItem(name="language model", bytes=int(shape.parameters * shape.bytes_per_parameter(device))),
+            run_pb2.MemoryItem(name="logits of one pass", bytes=int(batch * shape.vocabulary * FLOAT32 * 3)),
+        ],
+        seconds=seconds,
+        time_basis=f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products (measured just now)",
+    )
+
+
+@dataclass(frozen=True)
+class DeviceSpeed:
+    """Measured ceilings of a device: ``products`` in FLOP/s of a matrix product, ``bytes`` in bytes/s of a copy."""
+
+    products: float
+    bytes: float
+
+
+def measure_device(device: torch.device) -> DeviceSpeed:
+    """Times a matrix product and a copy on the device (about a quarter of a second)."""
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    rows, inner, columns = (8192, 2048, 16384) if on_gpu else (1024, 256, 2048)
+    a = torch.randn(rows, inner, device=device, dtype=dtype)
+    b = torch.randn(inner, columns, device=device, dtype=dtype)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    source = torch.randn((256 if on_gpu else 32) << 18, device=device)
+    target = torch.empty_like(source)
+    product = _median_seconds(lambda: torch.mm(a, b, out=out), device)
+    copy = _median_seconds(lambda: target.copy_(source), device)
+    return DeviceSpeed(products=2 * rows * inner * columns / product, bytes=2 * source.numel() * 4 / copy)
+
+
+def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    return statistics.median(once() for _ in range(7))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes free on the device; for the CPU the smaller of free memory and what the control group still allows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = None
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        room = int(limit.read_text()) - int(used.read_text())
+        free = room if free is None else min(free, room)
+    return free if free is not None else 8 << 30
+
+
+def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
+    if experiment.WhichOneof("task") != "train_sae":
+        return "Lower eval_sae.model_batch_tokens."
+    layers = resolve_layers(experiment.train_sae.layers, shape.n_layers, field="train_sae.layers")
+    per_layer = sum(i.bytes for i in planned.memory if i.name.startswith(("SAE", "Adam", "shuffle"))) / len(layers)
+    fixed = planned.memory_bytes - per_layer * len(layers)
+    count = int((planned.available_bytes - fixed) // per_layer)
+    if count >= 1:
+        return (
+            f"About {count} of the {len(layers)} layers fit at a time: name some, for example "
+            f"--set train_sae.layers={[*layers[:count]]}, and run the others after them."
+            if count <= 12
+            else f"About {count} of the {len(layers)} layers fit at a time: train them in groups with train_sae.layers."
+        )
+    return "Not even one layer fits: lower the width (train_sae.sae) or train_sae.buffer.tokens, or use a larger device."
+
+
+def _aux(task: sae_pb2.TrainSae, config) -> str:
+    if task.aux_k.coefficient == 0:
+        return "off"
+    return f"{task.aux_k.coefficient:g}, {config.aux_k} features, dead after {config.dead_after_tokens:,} tokens"
+
+
+def _describe(name: str, shape: ModelShape) -> str:
+    return f"{name} ({shape.architecture}, {shape.n_layers} layers, d_model {shape.d_model}, {shape.parameters:,} parameters)"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _ranges(layers: list[int]) -> str:
+    parts: list[str] = []
+    start = previous = layers[0]
+    for layer in [*layers[1:], None]:
+        if layer is not None and layer == previous + 1:
+            previous = layer
+            continue
+        parts.append(f"{start}" if start == previous else f"{start}-{previous}")
+        if layer is not None:
+            start = previous = layer
+    return ", ".join(parts)
+
+
+def _free_disk(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
