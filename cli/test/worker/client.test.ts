@@ -91,13 +91,17 @@ const implementation = {
     watchCancel(call);
     let count = 0;
     call.on('data', (item: Item) => {
+      seen.sent += 1;
       count += item.count;
     });
     call.on('end', () => done(null, { count }));
   },
   echo(call: ServerDuplexStream<Item, Partial<Item>>) {
     watchCancel(call);
-    call.on('data', (item: Item) => call.write(item));
+    call.on('data', (item: Item) => {
+      seen.sent += 1;
+      call.write(item);
+    });
     call.on('end', () => call.end());
   },
 };
@@ -263,7 +267,9 @@ describe('request streams', () => {
 
   test('an error of the source reaches the caller as it is and cancels the call', async () => {
     async function* broken() {
+      const before = seen.sent;
       yield { count: 1 };
+      await until(() => seen.sent > before);
       throw new Error('source ran dry');
     }
     await expect(client.sum(broken())).rejects.toThrow('source ran dry');
