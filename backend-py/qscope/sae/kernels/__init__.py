@@ -1,0 +1,28 @@
+"""Implementations of the SAE step behind one signature, and the choice between them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+
+from qscope.sae.kernels.base import AdamRates, AdamState, Forward, Gradients, Kernel
+from qscope.sae.kernels.dense import DenseKernel
+from qscope.sae.kernels.sparse import SparseKernel
+from qscope.v1 import sae_pb2
+
+__all__ = ["AdamRates", "AdamState", "DenseKernel", "Forward", "Gradients", "Kernel", "SparseKernel", "choose_kernel"]
+
+
+def choose_kernel(
+    kind: sae_pb2.SaeKernel.ValueType, device: torch.device | str, compute_dtype: torch.dtype | None = None
+) -> Kernel:
+    """The kernel for a device.
+
+    Args:
+        kind: ``SAE_KERNEL_DENSE`` is the reference; every other value takes the fastest exact kernel of the device.
+        compute_dtype: precision of the encoder product; None keeps the precision of the parameters.
+    """
+    if kind == sae_pb2.SAE_KERNEL_DENSE:
+        return DenseKernel()
+    return SparseKernel(compute_dtype)
