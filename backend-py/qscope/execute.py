@@ -1,0 +1,222 @@
+"""Entry of every job process: ``python -m qscope.execute RUN_FOLDER``.
+
+The signals are taken over before anything heavy is imported, so that a stop that comes early is not lost: SIGTERM and
+SIGUSR2 (a scheduler's warning) ask the recipe to write a checkpoint and leave, a second SIGTERM leaves at once, SIGINT
+(a terminal's Ctrl-C reaches the whole group) is left to the command line.
+
+Exit codes: 0 done, 1 the run failed, 65 the experiment is invalid, 70 a bug of ours, 75 stopped with a checkpoint (run
+it again), 143 stopped at once.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qscope.runs import Journal, RunContext, RunFolder
+    from qscope.v1.run_event_pb2 import StateChanged
+
+EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_BUG, EXIT_STOPPED, EXIT_TERMINATED = 0, 1, 65, 70, 75, 143
+EXIT_USAGE = 2
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Remembers that this process was asked to stop, and ends it when it does not."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._terminations = 0
+        self._wake_read, self._wake_write = os.pipe()
+
+    def install(self) -> None:
+        """Takes the signals over. A worker starts the job with them blocked: none is lost before this moment."""
+        for number in _STOP_SIGNALS:
+            signal.signal(number, self._handle)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        os.register_at_fork(after_in_child=_restore_defaults)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Only flags and a write: the handler may interrupt any code, and locks held there would never be freed.
+        self._terminations += number == signal.SIGTERM
+        if self._terminations > 1:
+            os._exit(EXIT_TERMINATED)
+        self.requested = True
+        os.write(self._wake_write, b"!")
+
+    def guard(self, seconds: float) -> None:
+        """Ends the process `seconds` after a stop was asked for, with every thread's stack in the log."""
+
+        def watch() -> None:
+            os.read(self._wake_read, 1)
+            # A watchdog in C: it works even when some thread never gives the interpreter back.
+            faulthandler.dump_traceback_later(seconds, exit=True)
+
+        threading.Thread(target=watch, name="stop-guard", daemon=True).start()
+
+
+def _restore_defaults() -> None:
+    # A data loader's forked workers must die of a SIGTERM as their parent expects.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def main(folder: str, recipes: dict[str, str] | None = None) -> int:
+    """Runs the experiment frozen in `folder` and returns the exit code.
+
+    Args:
+        folder: a run folder; a run that ended before goes on from its newest checkpoint.
+        recipes: task name of the experiment to ``module:function``; left out, the program's own table.
+    """
+    stop = StopRequest()
+    stop.install()
+    stop.guard(float(os.environ.get("QSCOPE_STOP_SECONDS", "120")))
+    # Only now: the imports take long enough for a stop to arrive.
+    from qscope.errors import UserError
+    from qscope.runs import Journal, ProcessRecord, RunFolder, derive_state
+    from qscope.v1.run_event_pb2 import RUN_STATE_RUNNING, RUN_STATE_SUCCEEDED, StateChanged
+
+    try:
+        run = RunFolder(folder)
+        with run.lock():
+            if derive_state(run).state == RUN_STATE_SUCCEEDED:
+                raise UserError(f"The run {run.run_id} has already succeeded.", remedy="Start a new run.")
+            with Journal(run.events) as journal:
+                run.record_process(ProcessRecord.of(os.getpid(), journal.last_sequence))
+                message = "started" if journal.last_sequence == 0 else "resumed"
+                journal.append(state_changed=StateChanged(state=RUN_STATE_RUNNING, message=message))
+                ending, code = _attempt(run, journal, stop, recipes)
+                if ending.HasField("failure"):
+                    print(ending.failure.traceback or ending.failure.message, file=sys.stderr, flush=True)
+                journal.append(state_changed=ending)
+                return code
+    except UserError as error:
+        print(f"qscope: {error}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
+
+
+def _attempt(
+    run: RunFolder, journal: Journal, stop: StopRequest, recipes: dict[str, str] | None
+) -> tuple[StateChanged, int]:
+    """Runs the recipe; returns the terminal event and the exit code."""
+    from qscope.runs import RunContext, RunStopped, violations
+    from qscope.v1.run_event_pb2 import (
+        RUN_STATE_CANCELLED,
+        RUN_STATE_FAILED,
+        RUN_STATE_PREEMPTED,
+        RUN_STATE_SUCCEEDED,
+        Failure,
+        StateChanged,
+    )
+
+    def failed(code: int, **failure: str) -> tuple[StateChanged, int]:
+        return StateChanged(state=RUN_STATE_FAILED, message="failed", failure=Failure(**failure)), code
+
+    def stopped(message: str) -> tuple[StateChanged, int]:
+        request = run.cancel_request()
+        state = RUN_STATE_CANCELLED if request else RUN_STATE_PREEMPTED
+        reason = f": {request.reason}" if request and request.reason else ""
+        return StateChanged(state=state, message=message + reason), EXIT_STOPPED
+
+    try:
+        experiment = run.experiment
+        for field, text in violations(experiment):
+            return failed(
+                EXIT_INVALID,
+                message=f"{field or 'The experiment'}: {text}.",
+                remedy="`qscope config check` shows every fault with its line.",
+                reason="EXPERIMENT_INVALID",
+                field=field,
+            )
+        if stop.requested:
+            return stopped("stopped before the first step")
+        _use_threads(experiment.compute.threads)
+        recipe = _find_recipe(experiment.WhichOneof("task"), recipes)
+        context = RunContext(run, journal, lambda: stop.requested)
+        try:
+            recipe(context)
+        finally:
+            context.close()
+        return StateChanged(state=RUN_STATE_SUCCEEDED, message="done"), EXIT_OK
+    except RunStopped as stopping:
+        return stopped(f"stopped after step {stopping.step}")
+    except BaseException as error:
+        code, failure = _explain(error)
+        return failed(code, **failure)
+
+
+def _explain(error: BaseException) -> tuple[int, dict[str, str]]:
+    """Exit code and fields of `Failure` for what a recipe raised."""
+    import errno
+    import traceback
+
+    from qscope.errors import UserError
+
+    if isinstance(error, UserError):
+        parts = {"message": error.message, "remedy": error.remedy, "reason": error.reason, "field": error.field}
+        return EXIT_INVALID if error.field else EXIT_FAILED, parts
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)) or _is_cpu_memory(error):
+        where = "GPU" if torch and isinstance(error, torch.OutOfMemoryError) else "machine"
+        return EXIT_FAILED, {
+            "message": f"The {where} ran out of memory.",
+            "remedy": "`qscope plan` shows what needs it; make the batch, the buffer or d_sae smaller, then resume.",
+            "reason": "OUT_OF_MEMORY",
+            "traceback": traceback.format_exc(),
+        }
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EXIT_FAILED, {
+            "message": "The disk of the run folder is full.",
+            "remedy": "Make room, then resume the run.",
+            "reason": "DISK_FULL",
+        }
+    return EXIT_BUG, {
+        "message": f"{type(error).__name__}: {error}",
+        "remedy": "This is a bug of qscope; please report it with the traceback.",
+        "reason": "INTERNAL",
+        "traceback": traceback.format_exc(),
+    }
+
+
+def _is_cpu_memory(error: BaseException) -> bool:
+    # torch's CPU allocator has no exception type of its own.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _find_recipe(task: str | None, recipes: dict[str, str] | None) -> Callable[[RunContext], None]:
+    import importlib
+
+    if recipes is None:
+        from qscope.recipes import RECIPES as recipes
+    module, _, function = recipes[task or ""].partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _use_threads(threads: int) -> None:
+    """Gives the arithmetic `threads` CPU threads; 0 leaves torch's own choice, one for each core."""
+    if threads == 0:
+        return
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m qscope.execute RUN_FOLDER", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+    code = main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries (data loaders, kernels' pools) must not keep a finished run from ending.
+    os._exit(code)
