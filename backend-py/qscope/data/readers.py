@@ -190,5 +190,3 @@ class ShuffledReader:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-

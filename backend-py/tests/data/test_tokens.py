@@ -26,10 +26,15 @@ def stream(source: str, tokenizer, *, context=8, pack=True, repeat=False, shuffl
     return TokenStream(reader, tokenizer, context=context, pack=pack, repeat=repeat)
 
 
+def decoded(tokenizer, batch) -> list[str]:
+    rows = zip(batch.input_ids_BT, batch.attention_mask_BT, strict=True)
+    return [tokenizer.decode(ids[mask]) for ids, mask in rows]
+
+
 def test_packed_rows_are_the_documents_joined_by_end_of_text(tmp_path, tokenizer):
     source = write(tmp_path, ["abc", "defghij", "k"])
     batch = stream(source, tokenizer, context=5).next_batch(10)
-    assert [tokenizer.decode(row[mask]) for row, mask in zip(batch.input_ids_BT, batch.attention_mask_BT, strict=True)] == [
+    assert decoded(tokenizer, batch) == [
         "abc<|endoftext|>d",
         "efghi",
         "j<|endoftext|>k<|endoftext|>",
@@ -42,8 +47,7 @@ def test_packed_rows_are_the_documents_joined_by_end_of_text(tmp_path, tokenizer
 def test_unpacked_rows_start_with_a_document_and_long_ones_are_cut(tmp_path, tokenizer):
     source = write(tmp_path, ["abc", "defghij", "k"])
     batch = stream(source, tokenizer, context=5, pack=False).next_batch(10)
-    rows = [tokenizer.decode(row[mask]) for row, mask in zip(batch.input_ids_BT, batch.attention_mask_BT, strict=True)]
-    assert rows == ["abc", "defgh", "ij", "k"]
+    assert decoded(tokenizer, batch) == ["abc", "defgh", "ij", "k"]
     assert batch.input_ids_BT.shape == (4, 5)
 
 

@@ -1,0 +1,45 @@
+"""Device, threads and number format of a run."""
+
+from __future__ import annotations
+
+import torch
+
+from qscope.errors import UserError
+from qscope.v1.experiment_pb2 import DEVICE_CPU, DEVICE_CUDA, Device
+from qscope.v1.model_pb2 import PRECISION_BFLOAT16, PRECISION_FLOAT32, Precision
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device an experiment asks for; ``auto`` takes a GPU when there is one.
+
+    Raises:
+        UserError: a GPU was asked for and there is none (NO_GPU).
+    """
+    if device == DEVICE_CPU:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if device == DEVICE_CUDA:
+        raise UserError(
+            "compute.device is cuda, but PyTorch sees no GPU.",
+            remedy="Check nvidia-smi and the installed PyTorch build, or set compute.device: auto.",
+            reason="NO_GPU",
+            field="compute.device",
+        )
+    return torch.device("cpu")
+
+
+def use_threads(threads: int) -> int:
+    """Sets PyTorch's CPU threads for this process (0 leaves its own choice) and returns their number."""
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format of weights and activations; ``auto`` is bfloat16 on a GPU and float32 on a CPU."""
+    if precision == PRECISION_FLOAT32:
+        return torch.float32
+    if precision == PRECISION_BFLOAT16:
+        return torch.bfloat16
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,0 +1,146 @@
+"""Reading and replacing the residual stream at the output of decoder blocks.
+
+Hook point: ``resid_post`` of layer l, the output of decoder block l, before the final norm. A module hook is global to
+the process, so every hook lives inside a ``with`` block or a single call and is gone when that ends, however it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from qscope.errors import UserError
+from qscope.models.architectures import hidden_of, with_hidden
+from qscope.models.loading import LoadedModel
+
+
+class _LastLayerReached(Exception):
+    """Ends a forward pass above the last hooked layer."""
+
+
+def capture_residuals(
+    loaded: LoadedModel,
+    layers: Sequence[int],
+    input_ids_BT: torch.Tensor,
+    attention_mask_BT: torch.Tensor | None = None,
+) -> dict[int, torch.Tensor]:
+    """The residual stream after each of ``layers``, from one forward pass.
+
+    No block above the last requested one runs, nor the final norm, nor the LM head. The tensors stay on the model's
+    device and in its dtype; nothing is copied.
+
+    Args:
+        loaded: the model.
+        layers: decoder blocks, from 0.
+        input_ids_BT: token ids, on any device.
+        attention_mask_BT: nonzero where there is a token; None when nothing is padded (spares the mask).
+
+    Returns:
+        ``{layer: resid_BTD}``.
+    """
+    captured: dict[int, torch.Tensor] = {}
+    last = max(layers)
+
+    def reader(layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            captured[layer] = hidden_of(output)
+            if layer == last:
+                raise _LastLayerReached
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for layer in layers:
+            handle = loaded.decoder.blocks[layer].register_forward_hook(reader(layer))
+            stack.callback(handle.remove)
+        try:
+            _forward(loaded, input_ids_BT, attention_mask_BT)
+        except _LastLayerReached:
+            return captured
+    raise AssertionError("the hook of the last layer was never called")
+
+
+def logits_of(
+    loaded: LoadedModel, input_ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Next-token logits [B, T, vocabulary] of a full forward pass, through whatever edits are in place."""
+    with torch.no_grad():
+        return _forward(loaded, input_ids_BT, attention_mask_BT).logits
+
+
+def _forward(loaded: LoadedModel, input_ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> Any:
+    device = loaded.device
+    mask = None if attention_mask_BT is None else attention_mask_BT.to(device, torch.long, non_blocking=True)
+    return loaded.model(input_ids=input_ids_BT.to(device, non_blocking=True), attention_mask=mask, use_cache=False)
+
+
+@contextmanager
+def edit_residual(loaded: LoadedModel, layer: int, edit: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Replaces the output of a decoder block, in every forward pass inside the ``with`` block.
+
+    Args:
+        loaded: the model.
+        layer: decoder block, from 0.
+        edit: maps resid_BTD to a tensor of the same shape, out of place (an edit in place would also change what was
+            captured before); its result is cast to the residual's dtype. Returning its argument changes nothing at
+            all.
+    """
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        resid_BTD = hidden_of(output)
+        version = resid_BTD._version
+        edited_BTD = edit(resid_BTD)
+        assert resid_BTD._version == version, "the edit changed the residual stream in place"
+        if edited_BTD is resid_BTD:
+            return None
+        assert edited_BTD.shape == resid_BTD.shape, f"{tuple(edited_BTD.shape)} is not {tuple(resid_BTD.shape)}"
+        return with_hidden(output, edited_BTD.to(resid_BTD))
+
+    handle = loaded.decoder.blocks[layer].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# bfloat16 kernels may sum in another order from one call to the next; another layer's output is off by far more.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+
+
+def check_hooks(loaded: LoadedModel) -> None:
+    """Compares every hook with the model's own ``output_hidden_states`` on a short input.
+
+    ``hidden_states[l + 1]`` is the output of block l, save the last, which is after the final norm.
+
+    Raises:
+        UserError: a hook reads something else (HOOK_MISMATCH), or the model computes non-finite numbers
+            (MODEL_NOT_FINITE).
+    """
+    n_layers = len(loaded.decoder.blocks)
+    ids_BT = (torch.arange(1, 25) * 7919 % loaded.facts.vocab_size).view(2, 12)
+    captured = capture_residuals(loaded, range(n_layers), ids_BT)
+    with torch.no_grad():
+        states = loaded.model(input_ids=ids_BT.to(loaded.device), use_cache=False, output_hidden_states=True)
+        normed_BTD = loaded.decoder.final_norm(captured[n_layers - 1])
+    hooked = [*(captured[layer] for layer in range(n_layers - 1)), normed_BTD]
+    for layer, resid_BTD in enumerate(hooked):
+        own_BTD = states.hidden_states[layer + 1]
+        scale = own_BTD.float().norm()
+        if not torch.isfinite(scale):
+            raise UserError(
+                f"The model computes infinite or undefined numbers at layer {layer}.",
+                remedy="Try precision: float32, or download the model again.",
+                reason="MODEL_NOT_FINITE",
+                field="model",
+            )
+        if (resid_BTD.float() - own_BTD.float()).norm() > _TOLERANCE.get(loaded.dtype, 2e-2) * scale:
+            raise UserError(
+                f"The hook at layer {layer} does not read the model's hidden state, so SAEs would see something else.",
+                remedy="This architecture or version of transformers is not supported; please report it.",
+                reason="HOOK_MISMATCH",
+                field="model",
+            )

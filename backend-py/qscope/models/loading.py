@@ -1,0 +1,145 @@
+"""Loading a language model for hooked inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from qscope.errors import UserError
+from qscope.models.architectures import Decoder, find_decoder
+from qscope.models.device import choose_dtype
+from qscope.models.facts import ModelFacts, fingerprint, guess_tuning, not_causal
+from qscope.models.resolve import ModelSource, first_line, load_config, quiet, require_files, resolve
+from qscope.v1.model_pb2 import ModelOptions
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model ready for hooks: eval mode, no gradients.
+
+    Attributes:
+        model: the Hugging Face model.
+        tokenizer: its tokenizer.
+        decoder: its decoder blocks and final norm.
+        facts: its identity.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    decoder: Decoder
+    facts: ModelFacts
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+
+def load_model(name: str, options: ModelOptions, device: torch.device | str = "cpu") -> LoadedModel:
+    """Loads a model and its tokenizer.
+
+    Args:
+        name: ``embedded``, a folder in Hugging Face layout, or a hub id.
+        options: revision, precision, offline.
+        device: where the weights go.
+
+    Raises:
+        UserError: one sentence and a remedy for everything the user can mend: missing or incomplete model, unknown
+            architecture, no tokenizer, hub out of reach, too little memory.
+    """
+    device = torch.device(device)
+    source = resolve(name, options)
+    require_files(source)
+    config = load_config(source)
+    tokenizer = _load_tokenizer(source)
+    model = _load_weights(source, config, choose_dtype(options.precision, device), device)
+    return wrap_model(model, tokenizer, name=name, commit=source.commit)
+
+
+def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "") -> LoadedModel:
+    """A model already in memory, prepared as ``load_model`` does.
+
+    Raises:
+        UserError: its decoder blocks cannot be found (UNKNOWN_ARCHITECTURE).
+    """
+    text = model.config.get_text_config()
+    model.eval().requires_grad_(False)
+    facts = ModelFacts(
+        name=name,
+        commit=commit,
+        architecture=type(model).__name__,
+        model_type=text.model_type,
+        n_layers=text.num_hidden_layers,
+        d_model=text.hidden_size,
+        vocab_size=text.vocab_size,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        parameters=sum(p.numel() for p in model.parameters()),
+        tuning=guess_tuning(name, text.model_type),
+        fingerprint=fingerprint(model),
+    )
+    return LoadedModel(model, tokenizer, find_decoder(model, text.num_hidden_layers), facts)
+
+
+def _load_tokenizer(source: ModelSource) -> Any:
+    import transformers
+
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(source.location, **source.arguments)
+    except Exception as error:  # the libraries below raise their own bare Exception on damaged files
+        raise UserError(
+            f"{source.name}: its tokenizer cannot be loaded ({first_line(error)}).",
+            remedy="Save it beside the model: tokenizer.save_pretrained(folder).",
+            reason="TOKENIZER_MISSING",
+            field="model",
+        ) from error
+
+
+def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    import transformers
+    from safetensors import SafetensorError
+
+    # On a GPU shards go straight to the device; a second copy in host memory would be the size of the model.
+    placement = {"device_map": {"": device}} if device.type != "cpu" else {}
+    try:
+        with quiet():
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                source.location,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                **placement,
+                **source.arguments,
+            )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{source.name}: the model does not fit into the memory of {device}.",
+            remedy="Use a smaller model or precision: bfloat16; `qscope plan` states what is needed.",
+            reason="OUT_OF_MEMORY",
+            field="model",
+        ) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{source.name}: its weights cannot be loaded ({first_line(error)}).",
+            remedy="Download or save the model again.",
+            reason="MODEL_INCOMPLETE",
+            field="model",
+        ) from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise not_causal(source.name, error) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        # transformers fills these with random numbers and only warns.
+        raise UserError(
+            f"{source.name}: {len(missing)} of its weights are missing, for example {missing[0]}.",
+            remedy="Download or save the model again.",
+            reason="MODEL_INCOMPLETE",
+            field="model",
+        )
+    return model
