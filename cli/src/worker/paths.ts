@@ -12,7 +12,9 @@ const DAY_MS = 24 * 3600 * 1000;
 export function runtimeFolder(): string {
   const { XDG_RUNTIME_DIR } = process.env;
   // Some containers name a folder there that does not exist.
-  return XDG_RUNTIME_DIR && existsSync(XDG_RUNTIME_DIR) ? join(XDG_RUNTIME_DIR, 'qscope') : join(tmpdir(), `qscope-${userInfo().uid}`);
+  return XDG_RUNTIME_DIR && existsSync(XDG_RUNTIME_DIR)
+    ? join(XDG_RUNTIME_DIR, 'qscope')
+    : join(tmpdir(), `qscope-${userInfo().uid}`);
 }
 
 export function recordFile(): string {
@@ -41,10 +43,13 @@ export function workerFolder(): WorkerFolder {
 export function makeWorkerFolder({ path, socket }: WorkerFolder): void {
   const length = Buffer.byteLength(socket);
   if (length > SOCKET_PATH_LIMIT) {
-    throw new UserError(`The path of the worker's socket has ${length} bytes, the system allows ${SOCKET_PATH_LIMIT}: ${socket}`, {
-      hint: 'Point XDG_RUNTIME_DIR at a folder with a shorter path, for example /run/user/1000.',
-      exitCode: ExitCode.unreachable,
-    });
+    throw new UserError(
+      `The path of the worker's socket has ${length} bytes, the system allows ${SOCKET_PATH_LIMIT}: ${socket}`,
+      {
+        hint: 'Point XDG_RUNTIME_DIR at a folder with a shorter path, for example /run/user/1000.',
+        exitCode: ExitCode.unreachable,
+      },
+    );
   }
   const parent = runtimeFolder();
   try {

@@ -33,7 +33,10 @@ export function findPython(option?: string): Interpreter {
 function checked(name: string, origin: string): Interpreter {
   const candidates = name.includes('/')
     ? [resolve(name)]
-    : (process.env.PATH ?? '').split(delimiter).filter(isAbsolute).map((folder) => join(folder, name));
+    : (process.env.PATH ?? '')
+        .split(delimiter)
+        .filter(isAbsolute)
+        .map((folder) => join(folder, name));
   const path = candidates.find(isProgram);
   if (path) return { path, origin };
   throw new UserError(`${origin} names "${name}", which is not a program.`, {

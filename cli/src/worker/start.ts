@@ -91,7 +91,8 @@ async function firstOf(child: ChildProcess, readyMs: number, signal: AbortSignal
     throw new Error(`was not ready after ${readyMs / 1000} s`);
   });
   const aborted = new Promise<never>((_, reject) => {
-    const leave = () => reject(new UserError('Interrupted before the worker was ready.', { exitCode: ExitCode.interrupted }));
+    const leave = () =>
+      reject(new UserError('Interrupted before the worker was ready.', { exitCode: ExitCode.interrupted }));
     if (signal?.aborted) leave();
     signal?.addEventListener('abort', leave, { once: true, ...until });
   });

@@ -1,0 +1,52 @@
+import { decimals, percent, significant } from './format.js';
+
+/** How a metric is shown. Names that are not listed appear after these, as they are. */
+interface Style {
+  label: string;
+  format: (value: number) => string;
+}
+
+const fixed = (digits: number) => (value: number) => decimals(value, digits);
+
+const STYLES: Readonly<Record<string, Style>> = {
+  fvu: { label: 'FVU', format: fixed(4) },
+  cosine: { label: 'cosine', format: fixed(4) },
+  l0: { label: 'L0', format: fixed(1) },
+  dead_share: { label: 'dead', format: percent },
+  ce_recovered: { label: 'CE rec.', format: fixed(4) },
+  ce_delta: { label: 'CE +', format: fixed(4) },
+  kl: { label: 'KL', format: fixed(4) },
+  fvu_all_tokens: { label: 'FVU all', format: fixed(4) },
+  loss: { label: 'loss', format: significant },
+  aux_loss: { label: 'aux loss', format: significant },
+  grad_norm: { label: 'gradient', format: significant },
+};
+
+/** Metrics of the evaluation carry this prefix. */
+const EVALUATION = 'eval_';
+
+export function metricLabel(name: string): string {
+  return STYLES[base(name)]?.label ?? name;
+}
+
+export function formatMetric(name: string, value: number): string {
+  return (STYLES[base(name)]?.format ?? significant)(value);
+}
+
+/**
+ * The metrics to show as columns, most telling first. Where the evaluation measured the same quantity as the training,
+ * on more text and text not trained on, only its value is kept.
+ */
+export function metricColumns(names: Iterable<string>): string[] {
+  const all = new Set(names);
+  const order = Object.keys(STYLES);
+  const rank = (name: string) => {
+    const index = order.indexOf(base(name));
+    return index < 0 ? order.length : index;
+  };
+  return [...all].filter((name) => !all.has(EVALUATION + name)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+}
+
+function base(name: string): string {
+  return name.startsWith(EVALUATION) ? name.slice(EVALUATION.length) : name;
+}

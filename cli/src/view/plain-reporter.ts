@@ -1,0 +1,68 @@
+import { LogLevel, type RunEvent } from '../gen/qscope/v1/run_event_pb.js';
+import type { Run } from '../gen/qscope/v1/run_pb.js';
+import { failureLines } from './failure.js';
+import { printLine, printNote } from './output.js';
+import { progressText, share } from './progress-line.js';
+import type { Reporter } from './reporter.js';
+import { RunModel } from './run-model.js';
+import { eventNote, resultLines } from './summary.js';
+
+const LINE_MS = 30_000;
+const LINE_SHARE = 0.05;
+
+export interface PlainOptions {
+  /** Warnings and failures only. */
+  quiet?: boolean | undefined;
+  now?: () => number;
+}
+
+/** Lines that stay: for log files, CI and terminals that cannot rewrite a line. */
+export class PlainReporter implements Reporter {
+  private readonly model = new RunModel();
+  private last: { phase: string; share: number; time: number } | undefined;
+
+  constructor(private readonly options: PlainOptions = {}) {}
+
+  begin({ runId, folder }: Run): void {
+    if (!this.options.quiet) printNote(`Run ${runId} in ${folder}`);
+  }
+
+  event(event: RunEvent): void {
+    this.model.apply(event);
+    const { quiet } = this.options;
+    if (event.event.case === 'progress') {
+      if (!quiet && this.isDue()) printNote(progressText(this.model));
+      return;
+    }
+    const isWarning = event.event.case === 'log' && event.event.value.level >= LogLevel.WARNING;
+    const text = quiet && !isWarning ? undefined : eventNote(event);
+    if (text) printNote(text);
+  }
+
+  note(text: string): void {
+    printNote(text);
+  }
+
+  end(run?: Run): void {
+    if (!run) return;
+    if (!this.options.quiet) for (const line of resultLines(run, this.model)) printLine(line);
+    for (const line of failureLines(run)) printNote(line);
+  }
+
+  /** A line at the start and end of each phase, and one per 5 % or 30 s between. */
+  private isDue(): boolean {
+    const { progress } = this.model;
+    if (!progress) return false;
+    const now = (this.options.now ?? Date.now)();
+    const current = { phase: progress.phase, share: share(this.model), time: now };
+    const { last } = this;
+    const due =
+      !last ||
+      last.phase !== current.phase ||
+      current.share - last.share >= LINE_SHARE ||
+      now - last.time >= LINE_MS ||
+      (current.share === 1 && last.share < 1);
+    if (due) this.last = current;
+    return due;
+  }
+}
