@@ -1,0 +1,73 @@
+import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
+import { type Path, pathToString, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
+import type { Violation } from '@bufbuild/protovalidate';
+import { fieldInfo, fieldRules, rangeOf, rangeText } from './fields.js';
+import { nearestPlace, type ReadContext } from './read.js';
+
+/** Checks a complete message against the rules of the contract; every violation lands at its place in the YAML. */
+export async function validate(desc: DescMessage, message: Message, context: ReadContext): Promise<void> {
+  const { createValidator } = await import('@bufbuild/protovalidate');
+  const result = createValidator().validate(desc, message);
+  if (result.kind === 'error') throw result.error;
+  for (const violation of result.violations ?? []) report(violation, reflect(desc, message), context);
+}
+
+function report(violation: Violation, root: ReflectMessage, { diagnostics, meant, places }: ReadContext): void {
+  const path = pathToString(violation.field);
+  // The reader was there first and said it better.
+  if (diagnostics.touches(path) || (violation.ruleId === 'required' && meant.has(path))) return;
+  const field = lastField(violation.field);
+  const onGroup = violation.ruleId.startsWith('repeated.unique') ? duplicateIndex(violation.field, root) : undefined;
+  const place = onGroup === undefined ? path : `${path}[${onGroup}]`;
+  const at = nearestPlace(place, places);
+  if (!at) throw new Error(`no place in the experiment for ${path}`);
+  const { message, suggestion } = explain(violation, field, valueAt(violation.field, root), onGroup);
+  diagnostics.add(at, path, message, suggestion);
+}
+
+function explain(
+  { ruleId, message }: Violation,
+  field: DescField | undefined,
+  value: unknown,
+  duplicate: number | undefined,
+): { message: string; suggestion?: string } {
+  const doc = field && fieldInfo(field).doc;
+  const hint = doc ? { suggestion: doc } : {};
+  if (!field) return { message };
+  if (ruleId === 'required') return { message: 'is required', ...hint };
+  const range = rangeText(rangeOf(field));
+  if (/^u?int(32|64)\.|^(double|float)\./.test(ruleId) && range !== '')
+    return { message: `must be ${range}, not ${value}` };
+  if (ruleId === 'string.min_len') return { message: 'must not be empty', ...hint };
+  if (ruleId === 'string.pattern') return { message: `${JSON.stringify(value)} is not allowed here`, ...hint };
+  if (ruleId === 'repeated.unique')
+    return { message: `the value at position ${(duplicate ?? 0) + 1} is given twice`, suggestion: 'keep one' };
+  const rules = fieldRules(field);
+  if (rules?.type.case === 'repeated') {
+    if (ruleId === 'repeated.min_items')
+      return { message: `needs at least ${rules.type.value.minItems} value`, ...hint };
+    if (ruleId === 'repeated.max_items') return { message: `holds more than ${rules.type.value.maxItems} values` };
+  }
+  return { message };
+}
+
+function lastField(path: Path): DescField | undefined {
+  return path.findLast((element): element is DescField => 'kind' in element && element.kind === 'field');
+}
+
+/** The value a path leads to. */
+function valueAt(path: Path, root: ReflectMessage): unknown {
+  let value: unknown = root;
+  for (const element of path) {
+    if (element.kind === 'field') value = (value as ReflectMessage).get(element);
+    else if (element.kind === 'list_sub') value = [...(value as Iterable<unknown>)][element.index];
+    else return undefined;
+  }
+  return value;
+}
+
+function duplicateIndex(path: Path, root: ReflectMessage): number | undefined {
+  const items = [...(valueAt(path, root) as Iterable<unknown>)];
+  const index = items.findIndex((item, position) => items.indexOf(item) < position);
+  return index < 0 ? undefined : index;
+}
