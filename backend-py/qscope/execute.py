@@ -30,15 +30,20 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Remembers that this process was asked to stop, and ends it when it does not."""
+    """Remembers that this process was asked to stop, and ends it when it does not.
+
+    Attributes:
+        requested: True from the first stop signal on.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._terminations = 0
-        self._wake_read, self._wake_write = os.pipe()
+        self._signals, self._signals_in = os.pipe()
 
     def install(self) -> None:
         """Takes the signals over. A worker starts the job with them blocked: none is lost before this moment."""
+        os.set_blocking(self._signals_in, False)
+        signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:
             signal.signal(number, self._handle)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,20 +51,23 @@ class StopRequest:
         os.register_at_fork(after_in_child=_restore_defaults)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Only flags and a write: the handler may interrupt any code, and locks held there would never be freed.
-        self._terminations += number == signal.SIGTERM
-        if self._terminations > 1:
-            os._exit(EXIT_TERMINATED)
+        # Only a flag: the handler may interrupt any code, and a lock held there would never be freed.
         self.requested = True
-        os.write(self._wake_write, b"!")
 
     def guard(self, seconds: float) -> None:
-        """Ends the process `seconds` after a stop was asked for, with every thread's stack in the log."""
+        """Ends the process at a second SIGTERM, or `seconds` after the first signal with every stack in the log."""
 
         def watch() -> None:
-            os.read(self._wake_read, 1)
-            # A watchdog in C: it works even when some thread never gives the interpreter back.
-            faulthandler.dump_traceback_later(seconds, exit=True)
+            # Signals arrive here even while the main thread waits inside a library and runs no handler.
+            terminations = 0
+            armed = False
+            while terminations < 2:
+                terminations += os.read(self._signals, 1)[0] == signal.SIGTERM
+                if not armed:
+                    # A watchdog in C: it works even when some thread never gives the interpreter back.
+                    faulthandler.dump_traceback_later(seconds, exit=True)
+                    armed = True
+            os._exit(EXIT_TERMINATED)
 
         threading.Thread(target=watch, name="stop-guard", daemon=True).start()
 

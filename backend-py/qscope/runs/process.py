@@ -121,6 +121,8 @@ def how_it_ended(record: ProcessRecord) -> str:
         name = ""
     if not name:
         return f"exit code {code}"
-    if number == signal.SIGKILL:
-        return f"{name}, " + ("out of memory" if record.oom_killed else "likely out of memory")
+    if number == signal.SIGKILL and record.oom_killed:
+        return f"{name}, out of memory"
+    if number == signal.SIGKILL and record.oom_kills < 0:
+        return f"{name}, likely out of memory"
     return name

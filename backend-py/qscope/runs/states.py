@@ -44,11 +44,9 @@ def derive_state(folder: RunFolder, log_lines: int = 0) -> Run:
     record = folder.process
     last: RunEvent | None = None
     try:
-        for event in newest(folder.events):
-            last = last or event
-            if event.HasField("progress"):
-                run.progress.CopyFrom(event.progress)
-                break
+        last, progress = newest(folder.events)
+        if progress is not None:
+            run.progress.CopyFrom(progress.progress)
     except UserError as error:
         run.failure.CopyFrom(Failure(message=error.message, remedy=error.remedy, reason=error.reason))
     if last is not None:
