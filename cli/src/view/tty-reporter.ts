@@ -53,10 +53,9 @@ class TtyReporter implements Reporter {
 
   note(text: string): void {
     const { spinner } = this;
-    if (!spinner.isSpinning) return printNote(text);
-    spinner.clear();
+    if (spinner.isSpinning) spinner.clear();
     printNote(text);
-    spinner.render();
+    if (spinner.isSpinning) spinner.render();
   }
 
   end(run?: Run): void {

@@ -34,6 +34,10 @@ interface Connection {
 
 /** A worker to talk to, replaced by another one when it dies. */
 export class WorkerSession {
+  /** Grows with each replacement. */
+  generation = 0;
+  private replacing: Promise<void> | undefined;
+
   private constructor(
     private readonly options: ConnectOptions,
     private connection: Connection,
@@ -63,26 +67,34 @@ export class WorkerSession {
     return this.connection.log;
   }
 
-  /**
-   * Makes a call that may safely be made twice, and makes it again with a new worker when the worker has died.
-   *
-   * @param signal ends the waiting for a new worker; the call itself has its own.
-   */
+  /** Makes a call that may safely be made twice, and makes it again with a new worker when the worker has died. */
   async retry<T>(call: (session: WorkerSession) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
+      const { generation } = this;
       try {
         return await call(this);
       } catch (error) {
         if (!(error instanceof RpcError && error.is('UNAVAILABLE')) || attempt === TRIES) throw error;
-        await this.revive();
+        await this.replace(generation);
       }
     }
   }
 
-  /** Takes the place of a worker that does not answer: finds or starts another one. */
-  async revive(): Promise<void> {
-    await this.close();
-    this.connection = (await attach(this.options)) ?? (await start(this.options));
+  /**
+   * Finds or starts another worker in the place of one that does not answer.
+   *
+   * @param generation the one that failed; when it has been replaced already, nothing happens.
+   */
+  replace(generation: number): Promise<void> {
+    if (generation !== this.generation) return Promise.resolve();
+    this.replacing ??= (async () => {
+      await this.close();
+      this.connection = (await attach(this.options)) ?? (await start(this.options));
+      this.generation += 1;
+    })().finally(() => {
+      this.replacing = undefined;
+    });
+    return this.replacing;
   }
 
   /** Ends the worker if it is ours. Runs that were started with `--detach` go on. */

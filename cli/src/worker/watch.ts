@@ -31,6 +31,7 @@ export async function* watchRun(
   let afterSequence = after;
   let failures = 0;
   while (!signal?.aborted) {
+    const { generation } = session;
     try {
       for await (const { events } of watchdog(
         (combined) => session.runs.watchRun({ runId, runsFolder, afterSequence }, { signal: combined }),
@@ -51,7 +52,7 @@ export async function* watchRun(
       failures += 1;
       if (failures === TRIES) throw lost(runId, error);
       await sleep(100 * (failures - 1));
-      await session.revive();
+      await session.replace(generation);
     }
   }
 }
