@@ -11,15 +11,25 @@ from pathlib import Path
 
 import torch
 
-from qscope.data import describe_text
+from qscope.data import open_text
 from qscope.errors import UserError
-from qscope.models import ModelShape, describe_model, resolve_device, resolve_layers
-from qscope.sae.trainer import resolve_config
-from qscope.v1 import experiment_pb2, run_pb2, sae_pb2
+from qscope.models import ModelShape, choose_device, describe_model, select_layers
+from qscope.sae.activations import buffer_tokens
+from qscope.sae.settings import (
+    aux_features_per_token,
+    dead_after_tokens,
+    feature_count,
+    peak_learning_rate,
+    step_count,
+)
+from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, text_pb2
 
 FLOAT32 = 4
 #: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
 STEP_OVER_ENCODER = 1.6
+
+#: Below this many steps a warning is due: Adam has hardly left its warm-up.
+FEW_STEPS = 200
 
 
 def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Plan:
@@ -30,8 +40,8 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Pla
             missing model or text); its ``field`` names the place.
     """
     task = experiment.WhichOneof("task")
-    device = resolve_device(experiment.compute.device)
-    shape = describe_model(experiment.model, experiment.model_options)
+    device = choose_device(experiment.compute.device)
+    shape = describe_model(experiment.model, experiment.model_options, device)
     if task == "train_sae":
         result = _plan_train_sae(experiment.train_sae, shape, device)
     elif task == "eval_sae":
@@ -65,44 +75,44 @@ def refuse_if_too_large(planned: run_pb2.Plan) -> None:
 
 
 def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
-    layers = resolve_layers(task.layers, shape.n_layers, field="train_sae.layers")
-    config = resolve_config(task, d_in=shape.d_model)
-    text = describe_text(task.text, field="train_sae.text")
-    weights = 2 * shape.d_model * config.d_sae + config.d_sae + shape.d_model
-    n = len(layers)
-    on_gpu = device.type == "cuda"
-    activation_bytes = 2 if on_gpu else FLOAT32
-    batch = task.batch_tokens
+    layers = select_layers(task.layers, shape.n_layers, at="train_sae.layers")
+    d_sae = feature_count(task.sae, shape.d_model)
+    text = _text(task.text, at="train_sae.text")
+    held, steps, batch = buffer_tokens(task.buffer, task.batch_tokens), step_count(task), task.batch_tokens
+    weights = 2 * shape.d_model * d_sae + d_sae + shape.d_model
+    n, on_gpu = len(layers), device.type == "cuda"
+    activation_bytes = shape.bytes_per_parameter
     items = [
-        ("language model", shape.parameters_up_to(max(layers)) * shape.bytes_per_parameter(device)),
-        ("language model, activations of one pass", task.buffer.model_batch_tokens * shape.d_model * 24 * activation_bytes),
+        ("language model", shape.weight_bytes),
+        ("language model, one pass", task.buffer.model_batch_tokens * shape.d_model * 24 * activation_bytes),
         (f"SAE weights, float32 ({n} layers)", n * weights * FLOAT32),
         ("Adam moments, float32", n * weights * 2 * FLOAT32),
         ("gradient of one layer, float32", weights * FLOAT32),
-        (f"shuffle buffer ({config.buffer_tokens:,} tokens)", n * config.buffer_tokens * shape.d_model * activation_bytes),
-        ("batch, codes and scores", batch * (n + 4) * shape.d_model * FLOAT32 + min(batch, 1024) * config.d_sae * 8),
+        (f"shuffle buffer ({held:,} tokens)", n * held * shape.d_model * activation_bytes),
+        ("batch, codes and scores", batch * (n + 4) * shape.d_model * FLOAT32 + min(batch, 1024) * d_sae * 8),
     ]
     if on_gpu:
         items.insert(3, ("SAE weights, bfloat16 copy", n * weights * 2))
 
     speed = measure_device(device)
-    model_seconds = 2 * shape.parameters_up_to(max(layers)) / speed.products
-    sae_seconds = n * STEP_OVER_ENCODER * 2 * shape.d_model * config.d_sae / speed.products
+    share_of_model = (max(layers) + 1) / shape.n_layers
+    model_seconds = 2 * shape.active_block_parameters * share_of_model / speed.products
+    sae_seconds = n * STEP_OVER_ENCODER * 2 * shape.d_model * d_sae / speed.products
     update_seconds = n * 28 * weights / speed.bytes / batch
     total = task.tokens * (model_seconds + sae_seconds + update_seconds)
 
-    state_bytes = n * weights * 3 * FLOAT32 + n * config.buffer_tokens * shape.d_model * activation_bytes
+    state_bytes = n * weights * 3 * FLOAT32 + n * held * shape.d_model * activation_bytes
     export_bytes = n * weights * FLOAT32 * len(task.formats)
     planned = run_pb2.Plan(
         facts=[
             run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers} ({n}, counted from 0)"),
-            run_pb2.PlanFact(name="SAE", value=f"d_in {shape.d_model}, d_sae {config.d_sae:,}, k {task.sae.k}"),
+            run_pb2.PlanFact(name="SAE", value=f"d_in {shape.d_model}, d_sae {d_sae:,}, k {task.sae.k}"),
             run_pb2.PlanFact(name="parameters", value=f"{n * weights:,} ({weights:,} per layer)"),
             run_pb2.PlanFact(name="text", value=text),
             run_pb2.PlanFact(name="tokens", value=f"{task.tokens:,} per layer"),
-            run_pb2.PlanFact(name="steps", value=f"{config.total_steps:,} of {batch:,} tokens"),
-            run_pb2.PlanFact(name="learning rate", value=f"{config.learning_rate:.3g}"),
-            run_pb2.PlanFact(name="AuxK", value=_aux(task, config)),
+            run_pb2.PlanFact(name="steps", value=f"{steps:,} of {batch:,} tokens"),
+            run_pb2.PlanFact(name="learning rate", value=f"{peak_learning_rate(task.optimizer, d_sae):.3g}"),
+            run_pb2.PlanFact(name="AuxK", value=_aux(task, shape.d_model)),
         ],
         memory=[run_pb2.MemoryItem(name=name, bytes=int(size)) for name, size in items],
         seconds=total,
@@ -110,22 +120,18 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
             f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
             f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
         ),
-        disk_bytes=int(task.checkpoint.keep * state_bytes + state_bytes + export_bytes),
+        disk_bytes=int((task.checkpoint.keep + 1) * state_bytes + export_bytes),
     )
-    if task.batch_tokens > task.tokens:
+    if steps < FEW_STEPS:
         planned.warnings.append(
-            f"train_sae.tokens ({task.tokens:,}) is below one batch ({task.batch_tokens:,}): a single step is taken."
-        )
-    if config.total_steps < 200:
-        planned.warnings.append(
-            f"{config.total_steps} steps are few for an SAE: expect a large FVU; raise train_sae.tokens or lower batch_tokens."
+            f"{steps} steps are few for an SAE: expect a large FVU; raise train_sae.tokens or lower batch_tokens."
         )
     return planned
 
 
 def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
-    layers = resolve_layers(task.layers, shape.n_layers, field="eval_sae.layers")
-    text = describe_text(task.text, field="eval_sae.text")
+    layers = select_layers(task.layers, shape.n_layers, at="eval_sae.layers")
+    text = _text(task.text, at="eval_sae.text")
     speed = measure_device(device)
     # One to capture, one clean, and for every layer the reconstruction and zeros, each with and without filtered tokens.
     passes = 2 + 4 * len(layers)
@@ -139,8 +145,8 @@ def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.devic
             run_pb2.PlanFact(name="model passes", value=f"{passes}"),
         ],
         memory=[
-            run_pb2.MemoryItem(name="language model", bytes=int(shape.parameters * shape.bytes_per_parameter(device))),
-            run_pb2.MemoryItem(name="logits of one pass", bytes=int(batch * shape.vocabulary * FLOAT32 * 3)),
+            run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
+            run_pb2.MemoryItem(name="logits of one pass", bytes=int(batch * shape.vocab_size * FLOAT32 * 3)),
         ],
         seconds=seconds,
         time_basis=f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products (measured just now)",
@@ -202,7 +208,7 @@ def available_memory(device: torch.device) -> int:
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
     if experiment.WhichOneof("task") != "train_sae":
         return "Lower eval_sae.model_batch_tokens."
-    layers = resolve_layers(experiment.train_sae.layers, shape.n_layers, field="train_sae.layers")
+    layers = select_layers(experiment.train_sae.layers, shape.n_layers)
     per_layer = sum(i.bytes for i in planned.memory if i.name.startswith(("SAE", "Adam", "shuffle"))) / len(layers)
     fixed = planned.memory_bytes - per_layer * len(layers)
     count = int((planned.available_bytes - fixed) // per_layer)
@@ -216,10 +222,18 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
     return "Not even one layer fits: lower the width (train_sae.sae) or train_sae.buffer.tokens, or use a larger device."
 
 
-def _aux(task: sae_pb2.TrainSae, config) -> str:
+def _aux(task: sae_pb2.TrainSae, d_in: int) -> str:
     if task.aux_k.coefficient == 0:
         return "off"
-    return f"{task.aux_k.coefficient:g}, {config.aux_k} features, dead after {config.dead_after_tokens:,} tokens"
+    features, dead_after = aux_features_per_token(task.aux_k, d_in), dead_after_tokens(task.aux_k, task.tokens)
+    return f"{task.aux_k.coefficient:g}, {features} features, dead after {dead_after:,} tokens"
+
+
+def _text(source: text_pb2.TextSource, at: str) -> str:
+    identity = open_text(source, at=at).identity()
+    files = identity.get("files")
+    detail = f"{len(files)} file{'' if len(files) == 1 else 's'}" if files else identity.get("revision", "")
+    return f"{source.source}{f' ({detail})' if detail else ''}, context {source.context}"
 
 
 def _describe(name: str, shape: ModelShape) -> str:

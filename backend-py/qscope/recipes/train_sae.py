@@ -2,139 +2,143 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
+
+from google.protobuf import json_format
 
 from qscope import __version__
-from qscope.data import TokenStream, open_text
-from qscope.models import check_hooks, load_model, resolve_device, resolve_layers
+from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
 from qscope.recipes.plan import plan, refuse_if_too_large
+from qscope.recipes.shared import evaluate_into, open_tokens
 from qscope.runs import RunContext
 from qscope.sae import formats
 from qscope.sae.activations import ActivationStream
-from qscope.sae.evaluation import evaluate
-from qscope.sae.trainer import SaeTrainer, resolve_config
-from qscope.v1 import sae_pb2
+from qscope.sae.settings import step_count
+from qscope.sae.trainer import SaeTrainer
 
 
 def run(context: RunContext) -> None:
-    """Trains, checkpoints, exports and (when asked) evaluates; resumes from the newest checkpoint, bit for bit."""
+    """Trains, checkpoints, exports and (when asked) evaluates; goes on from the newest checkpoint, bit for bit."""
     experiment, task = context.experiment, context.experiment.train_sae
     planned = plan(experiment, str(context.folder.parent))
     refuse_if_too_large(planned)
     for warning in planned.warnings:
         context.warning(warning)
 
-    device = resolve_device(experiment.compute.device)
+    device = choose_device(experiment.compute.device)
     loaded = load_model(experiment.model, experiment.model_options, device)
-    layers = resolve_layers(task.layers, loaded.facts.n_layers, field="train_sae.layers")
-    check_hooks(loaded, layers)
-    config = resolve_config(task, d_in=loaded.facts.d_model)
+    layers = select_layers(task.layers, loaded.facts.n_layers, at="train_sae.layers")
+    check_hooks(loaded)
 
     stream = ActivationStream(
         loaded,
-        token_stream(task.text, loaded, seed=context.seed_for("text"), field="train_sae.text"),
+        open_tokens(task.text, loaded, seed=context.seed_for("text"), at="train_sae.text"),
         layers,
         filter=task.filter,
-        buffer_tokens=config.buffer_tokens,
-        model_batch_tokens=task.buffer.model_batch_tokens,
+        buffer=task.buffer,
         batch_tokens=task.batch_tokens,
         seed=context.seed_for("buffer"),
     )
-    trainer = SaeTrainer(task, layers, d_in=loaded.facts.d_model, device=device, seed=context.seed_for("sae"))
+    trainer = SaeTrainer(
+        task,
+        layers,
+        loaded.facts.d_model,
+        device=device,
+        total_steps=step_count(task),
+        seed=context.seed_for("sae"),
+    )
 
     checkpoint = context.checkpoints.load_newest()
     if checkpoint is not None:
         trainer.load_state(_part(checkpoint.tensors, "trainer"), checkpoint.state["trainer"])
-        stream.load_state(_part(checkpoint.tensors, "stream"), checkpoint.state["stream"])
-        context.info(f"resumed at step {checkpoint.step:,} of {config.total_steps:,}")
+        stream.load_state(checkpoint.state["stream"], _part(checkpoint.tensors, "stream"))
+        context.info(f"resumed at step {checkpoint.step:,} of {trainer.total_steps:,}")
+    else:
+        stream.require(trainer.total_steps * task.batch_tokens)
 
-    def save() -> None:
-        trainer.refuse_if_not_finite()
-        context.checkpoints.save(
-            trainer.steps_done,
-            {
-                **{f"trainer.{name}": tensor for name, tensor in trainer.state_tensors().items()},
-                **{f"stream.{name}": tensor for name, tensor in stream.state_tensors().items()},
-            },
-            {"trainer": trainer.state_json(), "stream": stream.state_json()},
+    _train(context, trainer, stream)
+    _export(context, loaded, trainer, stream)
+    if task.evaluate.tokens > 0:
+        held_out = open_tokens(
+            task.evaluate.text, loaded, seed=context.seed_for("held-out"), at="train_sae.evaluate.text"
+        )
+        evaluate_into(
+            context,
+            loaded,
+            {layer: trainer.sae(layer) for layer in layers},
+            held_out,
+            count=task.evaluate.tokens,
+            batch_tokens=task.buffer.model_batch_tokens,
+            filter=task.filter,
         )
 
-    _train(context, task, trainer, stream, config.total_steps, save)
 
-    recipe = _recipe(context, loaded, config, trainer, stream)
-    for path in formats.save(trainer.saes(), context.artifacts_folder / "sae", list(task.formats), recipe):
-        context.artifact(path, kind="sae", description=f"SAEs of layers {layers[0]} to {layers[-1]}")
-    if task.evaluate.tokens > 0:
-        held_out = token_stream(task.evaluate.text, loaded, seed=context.seed_for("held-out"), field="train_sae.evaluate.text")
-        evaluate_into(context, loaded, trainer.saes(), held_out, task.evaluate.tokens, task.buffer.model_batch_tokens, task.filter)
-
-
-def _train(context: RunContext, task: sae_pb2.TrainSae, trainer: SaeTrainer, stream: ActivationStream, total_steps: int, save) -> None:
-    started, tokens_at_start = time.monotonic(), trainer.steps_done * task.batch_tokens
-    while trainer.steps_done < total_steps:
+def _train(context: RunContext, trainer: SaeTrainer, stream: ActivationStream) -> None:
+    task = context.experiment.train_sae
+    report = _Reporter(context, trainer)
+    total_tokens = trainer.total_steps * task.batch_tokens
+    if trainer.step_count == trainer.total_steps:
+        # Resumed after the last step: only the export or the evaluation was cut off.
+        return
+    while trainer.step_count < trainer.total_steps:
         if context.stop_requested:
-            save()
-            context.stop(trainer.steps_done)
-        acts_LBD = stream.next_batch()
-        if trainer.steps_done == 0:
-            trainer.initialise(acts_LBD)
-        trainer.step(acts_LBD)
-        step = trainer.steps_done
-        if step % task.metrics.every_steps == 0 or step == total_steps:
-            metrics = trainer.metrics()
-            tokens = step * task.batch_tokens
-            metrics[-1]["tokens"] = tokens
-            metrics[-1]["tokens_per_second"] = (tokens - tokens_at_start) / max(time.monotonic() - started, 1e-9)
-            context.metrics(step, metrics)
-            for warning in trainer.warnings():
-                context.warning(warning)
-        context.progress("training", step * task.batch_tokens, total_steps * task.batch_tokens, "tokens")
-        if task.checkpoint.every_steps and step % task.checkpoint.every_steps == 0 and step < total_steps:
-            save()
-    save()
-    context.info(_filter_report(stream.stats()))
-
-
-def token_stream(source, loaded, *, seed: int, field: str) -> TokenStream:
-    """The token sequences of one text source for one model."""
-    reader = open_text(source, seed=seed, field=field)
-    return TokenStream(reader, loaded.tokenizer, context=source.context, pack=source.pack)
-
-
-def evaluate_into(context: RunContext, loaded, saes, tokens: TokenStream, count: int, batch_tokens: int, filter) -> None:
-    """Evaluates SAEs, reports the metrics as events and writes ``artifacts/evaluation.json``."""
-    report = evaluate(
-        loaded,
-        saes,
-        tokens,
-        count=count,
-        batch_tokens=batch_tokens,
-        filter=filter,
-        on_progress=lambda done: context.progress("evaluating", done, count, "tokens"),
-        should_stop=lambda: context.stop_requested,
+            _save(context, trainer, stream)
+            context.stop(trainer.step_count)
+        trainer.step(stream.next_batch())
+        step = trainer.step_count
+        if step % task.metrics.every_steps == 0 or step == trainer.total_steps:
+            report()
+        context.progress("training", trainer.token_count, total_tokens, "tokens")
+        if task.checkpoint.every_steps and step % task.checkpoint.every_steps == 0 and step < trainer.total_steps:
+            _save(context, trainer, stream)
+    _save(context, trainer, stream)
+    stats = stream.stats()
+    dropped = stats["dropped"]
+    context.info(
+        f"{stats['tokens_read']:,} tokens read, {stats['tokens_kept']:,} kept"
+        f" (dropped: {dropped['first_token']:,} first tokens, {dropped['any_layer']:,} of extreme norm),"
+        f" {stats['passes']:,} whole passes over the text"
     )
-    if report is None:
-        context.stop(None)
-    context.metrics(0, {layer: {f"eval_{name}": value for name, value in row.items()} for layer, row in report.per_layer.items()})
-    path = context.artifacts_folder / "evaluation.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.to_json(), indent=1))
-    context.artifact(path, kind="evaluation", description=f"held-out measures of {len(saes)} layers, {report.tokens:,} tokens")
 
 
-def _recipe(context: RunContext, loaded, config, trainer: SaeTrainer, stream: ActivationStream) -> dict:
-    """Everything needed to train the same SAEs again, for the sidecar of every export."""
-    return {
-        "qscope_version": __version__,
-        "experiment": context.experiment_json,
-        "model": loaded.facts.to_json(),
-        "resolved": config.to_json(),
-        "data": stream.stats(),
-        "metrics": {str(layer): row for layer, row in trainer.metrics().items()},
-        "steps": trainer.steps_done,
-    }
+class _Reporter:
+    """Metrics of the window since the last call, and each layer's warning once."""
+
+    def __init__(self, context: RunContext, trainer: SaeTrainer) -> None:
+        self._context, self._trainer = context, trainer
+        self._time, self._tokens = time.monotonic(), trainer.token_count
+        self._warned: set[int] = set()
+
+    def __call__(self) -> None:
+        read = self._trainer.metrics()
+        now = time.monotonic()
+        rate = (read.tokens - self._tokens) / max(now - self._time, 1e-9)
+        self._time, self._tokens = now, read.tokens
+        rows: dict[int, dict[str, float]] = {}
+        for one in read.layers:
+            row = asdict(one)
+            rows[row.pop("layer")] = row
+        rows[-1] = {name: sum(row[name] for row in rows.values()) / len(rows) for name in ("fvu", "l0", "dead_share")}
+        rows[-1] |= {"learning_rate": read.learning_rate, "tokens": read.tokens, "tokens_per_second": rate}
+        self._context.metrics(read.step, rows)
+        for one, warning in ((one, text) for one in read.layers for text in read.warnings if f"layer {one.layer}:" in text):
+            if one.layer not in self._warned:
+                self._warned.add(one.layer)
+                self._context.warning(warning)
+
+
+def _save(context: RunContext, trainer: SaeTrainer, stream: ActivationStream) -> None:
+    trainer.check_finite()
+    context.checkpoints.save(
+        trainer.step_count,
+        {
+            **{f"trainer.{name}": tensor for name, tensor in trainer.state_tensors().items()},
+            **{f"stream.{name}": tensor for name, tensor in stream.state_tensors().items()},
+        },
+        {"trainer": trainer.state_json(), "stream": stream.state_json()},
+    )
 
 
 def _part(tensors: dict, name: str) -> dict:
@@ -142,12 +146,17 @@ def _part(tensors: dict, name: str) -> dict:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _filter_report(stats: dict) -> str:
-    read, kept = stats["tokens_read"], stats["tokens_kept"]
-    dropped = ", ".join(f"{reason} {count:,}" for reason, count in stats["dropped"].items())
-    return f"{read:,} tokens read, {kept:,} kept ({dropped or 'none'} dropped), {stats['passes']:,} whole passes over the text"
-
-
-def relative_to_run(path: Path, context: RunContext) -> str:
-    """Path of a result inside the run folder."""
-    return str(path.relative_to(context.folder))
+def _export(context: RunContext, loaded: LoadedModel, trainer: SaeTrainer, stream: ActivationStream) -> None:
+    """Writes every layout asked for; the sidecar holds all that is needed to train the same SAEs again."""
+    recipe = {
+        "qscope_version": __version__,
+        "model": loaded.facts.as_dict(),
+        "experiment": json_format.MessageToDict(context.experiment, preserving_proto_field_name=True),
+        "steps": trainer.step_count,
+        "tokens": trainer.token_count,
+        "kernel": trainer.kernel_name,
+        "data": stream.stats(),
+    }
+    saes = {layer: trainer.sae(layer) for layer in trainer.layer_ids}
+    for path in formats.save(saes, context.artifacts / "sae", list(context.experiment.train_sae.formats), recipe):
+        context.artifact(path, kind="sae", description=f"SAEs of {len(saes)} layers, layout {path.name}")

@@ -63,3 +63,8 @@ def learning_rate_at(step: int, total_steps: int, optimizer: sae_pb2.SaeOptimize
     if step >= total_steps:
         return 0.0
     return peak * min(rising, falling)
+
+
+def step_count(task: sae_pb2.TrainSae) -> int:
+    """Steps of the run: every step takes a whole batch, and at least ``tokens`` are seen."""
+    return math.ceil(task.tokens / task.batch_tokens)
