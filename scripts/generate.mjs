@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { toBinary } from '@bufbuild/protobuf';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { file_buf_validate_validate } from '../node_modules/@bufbuild/protovalidate/dist/esm/gen/buf/validate/validate_pb.js';
@@ -27,16 +27,39 @@ const scratch = mkdtempSync(path.join(tmpdir(), 'qscope-generate-'));
 try {
   const rulesSet = path.join(scratch, 'rules.binpb');
   const files = [...file_buf_validate_validate.dependencies, file_buf_validate_validate].map((file) => file.proto);
-  writeFileSync(rulesSet, toBinary(FileDescriptorSetSchema, { $typeName: 'google.protobuf.FileDescriptorSet', file: withDependencies(files) }));
+  writeFileSync(
+    rulesSet,
+    toBinary(FileDescriptorSetSchema, {
+      $typeName: 'google.protobuf.FileDescriptorSet',
+      file: withDependencies(files),
+    }),
+  );
 
-  const sitePackages = execFileSync(python, ['-c', 'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parent.parent)'])
+  const sitePackages = execFileSync(python, [
+    '-c',
+    'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parent.parent)',
+  ])
     .toString()
     .trim();
-  const protoc = (args) => run(python, ['-m', 'grpc_tools.protoc', `--descriptor_set_in=${rulesSet}`, '-Iproto', `-I${sitePackages}`, ...args]);
+  const protoc = (args) =>
+    run(python, [
+      '-m',
+      'grpc_tools.protoc',
+      `--descriptor_set_in=${rulesSet}`,
+      '-Iproto',
+      `-I${sitePackages}`,
+      ...args,
+    ]);
 
   const image = path.join(scratch, 'image.binpb');
   protoc(['--include_imports', '--include_source_info', `--descriptor_set_out=${image}`, ...ours]);
-  run('node_modules/.bin/buf', ['lint', image, '--config', 'proto/buf.yaml', ...ours.flatMap((name) => ['--path', name])]);
+  run('node_modules/.bin/buf', [
+    'lint',
+    image,
+    '--config',
+    'proto/buf.yaml',
+    ...ours.flatMap((name) => ['--path', name]),
+  ]);
 
   rmSync('cli/src/gen', { recursive: true, force: true });
   mkdirSync('cli/src/gen');
@@ -59,6 +82,11 @@ try {
   protoc([`--python_out=${pythonOut}`, `--pyi_out=${pythonOut}`, ...ours, rules]);
   copyRewritten(path.join(pythonOut, 'qscope/v1'), 'backend-py/qscope/v1');
   copyRewritten(path.join(pythonOut, 'buf/validate'), 'backend-py/qscope/v1/rules');
+  // Texts made from the descriptors: static help pages, and the schema for editors.
+  run('node_modules/.bin/tsc', ['-p', 'cli/tsconfig.generate.json']);
+  const made = (name) => import(pathToFileURL(path.resolve('cli/dist/generate/experiment', name)).href);
+  writeFileSync('cli/src/gen/help.ts', (await made('help.js')).helpModule());
+  writeFileSync('configs/schema.json', (await made('schema.js')).experimentSchemaText());
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -77,7 +105,10 @@ function withDependencies(files) {
 function copyRewritten(from, to) {
   mkdirSync(to, { recursive: true });
   for (const name of readdirSync(from)) {
-    const text = readFileSync(path.join(from, name), 'utf8').replaceAll('from buf.validate import', 'from qscope.v1.rules import');
+    const text = readFileSync(path.join(from, name), 'utf8').replaceAll(
+      'from buf.validate import',
+      'from qscope.v1.rules import',
+    );
     writeFileSync(path.join(to, name), text);
   }
 }

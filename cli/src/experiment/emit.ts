@@ -7,6 +7,8 @@ import { enumName, join } from './fields.js';
 export interface Remark {
   above?: string;
   behind?: string;
+  /** An empty line before the field. */
+  apart?: boolean;
 }
 
 /** Writes a message as YAML: every field that has a value, in the order of the contract. */
@@ -26,9 +28,10 @@ function mapOf(message: ReflectMessage, path: string, remark: (path: string, fie
     if (field.oneof && !message.isSet(field)) continue;
     if (field.fieldKind === 'message' && !message.isSet(field)) continue;
     const fieldPath = join(path, field.name);
-    const { above, behind } = remark(fieldPath, field);
+    const { above, behind, apart } = remark(fieldPath, field);
     const key = new Scalar(field.name);
     if (above) key.commentBefore = comment(above);
+    if (apart) key.spaceBefore = true;
     const value = nodeOf(field, message, fieldPath, remark);
     // A comment behind a block would end up below it.
     if (behind && (isScalar(value) || (value instanceof YAMLSeq && value.flow))) value.comment = comment(behind);

@@ -1,0 +1,111 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Argument, Command } from 'commander';
+import { ExitCode, UserError } from '../errors.js';
+import type { ValueOrigin } from '../experiment/load.js';
+import { printJson, printNote, writeText } from '../view/output.js';
+
+/** `qscope config check|show|schema|init`. */
+export function build(): Command {
+  const config = new Command('config');
+  config
+    .command('check')
+    .description('check experiment files, later ones over earlier ones, and show every fault')
+    .argument('<file...>', 'YAML files')
+    .option('--set <path=value>', 'set one field; may be given several times', collect, [])
+    .option('--json', 'print the faults as JSON', false)
+    .action(check);
+  config
+    .command('show')
+    .description('print the complete experiment with the origin of every value')
+    .argument('<file...>', 'YAML files')
+    .option('--set <path=value>', 'set one field; may be given several times', collect, [])
+    .action(show);
+  config
+    .command('schema')
+    .description('print the JSON Schema of experiment files, for editors')
+    .action(async () => {
+      const { experimentSchemaText } = await import('../experiment/schema.js');
+      writeText('stdout', experimentSchemaText());
+    });
+  config
+    .command('init')
+    .description('write a commented experiment file with every field and its default')
+    .addArgument(
+      new Argument('[command]', 'what the experiment is for').choices(['train-sae', 'eval-sae']).default('train-sae'),
+    )
+    .option('-o, --output <file>', 'file to write; without it the text goes to stdout')
+    .option('--force', 'overwrite the file', false)
+    .action(init);
+  return config;
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}
+
+async function check(files: string[], { set, json }: { set: string[]; json: boolean }): Promise<void> {
+  const { ExperimentError, toJson } = await import('../experiment/diagnostic.js');
+  const { loadExperiment } = await import('../experiment/load.js');
+  try {
+    const { experiment } = await loadExperiment(files, { set });
+    if (json) printJson({ valid: true, diagnostics: [] });
+    else printNote(`${files.join(' + ')}: valid, experiment "${experiment.name}"`);
+  } catch (error) {
+    if (!json || !(error instanceof ExperimentError)) throw error;
+    printJson({ valid: false, diagnostics: toJson(error.diagnostics), omitted: error.omitted });
+    process.exitCode = error.exitCode;
+  }
+}
+
+async function show(files: string[], { set }: { set: string[] }): Promise<void> {
+  const { loadExperiment } = await import('../experiment/load.js');
+  const { emitYaml } = await import('../experiment/emit.js');
+  const { ExperimentSchema } = await import('../gen/qscope/v1/experiment_pb.js');
+  const { experiment, origins } = await loadExperiment(files, { set });
+  const text = emitYaml(ExperimentSchema, experiment, (fieldPath) => {
+    const origin = origins.get(fieldPath);
+    return origin ? { behind: describe(origin, set) } : {};
+  });
+  writeText('stdout', text);
+}
+
+function describe(origin: ValueOrigin, set: readonly string[]): string {
+  if (origin.kind === 'default') return 'default';
+  const variable = origin.variable === undefined ? '' : ` from the variable ${origin.variable}`;
+  if (origin.kind === 'set') return `--set${set.length > 1 ? ` (number ${origin.line})` : ''}${variable}`;
+  return `${origin.file}:${origin.line}${variable}`;
+}
+
+async function init(command: string, { output, force }: { output?: string; force: boolean }): Promise<void> {
+  const { experimentTemplate, templateCommands } = await import('../experiment/template.js');
+  const task = templateCommands[command];
+  if (!task) throw new Error(`no template for ${command}`);
+  const schemaFile = fileURLToPath(new URL('../../../configs/schema.json', import.meta.url));
+  const schema = path.relative(path.dirname(path.resolve(output ?? 'experiment.yaml')), schemaFile);
+  const text = experimentTemplate(task, {
+    file: output ?? 'experiment.yaml',
+    schema: schema.startsWith('.') ? schema : `./${schema}`,
+  });
+  if (output === undefined) {
+    writeText('stdout', text);
+    return;
+  }
+  try {
+    writeFileSync(output, text, { flag: force ? 'w' : 'wx' });
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EEXIST') {
+      throw new UserError(`${output} exists already.`, {
+        hint: 'Overwrite it with --force.',
+        exitCode: ExitCode.usage,
+      });
+    }
+    throw new UserError(`${output} cannot be written (${code ?? String(error)}).`, {
+      exitCode: ExitCode.usage,
+      cause: error,
+    });
+  }
+  printNote(`Wrote ${output}. Check it with: qscope config check ${output}`);
+}

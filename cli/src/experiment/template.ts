@@ -1,0 +1,45 @@
+import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
+import { Diagnostics } from './diagnostic.js';
+import { emitYaml } from './emit.js';
+import { fieldInfo, isRequired } from './fields.js';
+import type { Task } from './load.js';
+import { readMessage } from './read.js';
+import { Source } from './source.js';
+import { parseYaml } from './yaml.js';
+
+/** What a first file of each task says beyond the defaults; must be valid as it stands. */
+const starts: Record<Task, string> = {
+  train_sae: 'model: embedded\ntrain_sae:\n',
+  eval_sae: 'model: embedded\neval_sae: {sae: latest}\n',
+};
+
+/** The tasks that have a template, by command. */
+export const templateCommands: Readonly<Record<string, Task>> = Object.fromEntries(
+  Object.keys(starts).map((task) => [task.replaceAll('_', '-'), task as Task]),
+);
+
+/** A commented experiment file that names every field of a task. `schema` is the path of the schema from the file. */
+export function experimentTemplate(task: Task, { file, schema }: { file: string; schema: string }): string {
+  const diagnostics = new Diagnostics();
+  const tree = parseYaml(new Source({ file: 'template', folder: '/', text: starts[task] }), diagnostics);
+  const context = {
+    diagnostics,
+    meant: new Set<string>(),
+    environment: {},
+    cwd: '/',
+    origins: new Map(),
+    places: new Map(),
+  };
+  const experiment = readMessage(ExperimentSchema, tree, '', context);
+  if (diagnostics.count > 0) throw new Error(`the template of ${task} is invalid`);
+  const body = emitYaml(ExperimentSchema, experiment, (path, field) => ({
+    above: isRequired(field) ? `${fieldInfo(field).doc} (required)` : fieldInfo(field).doc,
+    apart: !path.includes('.') || field.fieldKind === 'message',
+  }));
+  const head = [
+    `# yaml-language-server: $schema=${schema}`,
+    '# Every field with its default; a field that is removed keeps that default.',
+    `# Run it: qscope ${task.replaceAll('_', '-')} ${file}`,
+  ];
+  return `${head.join('\n')}\n\n${body.trimStart().replace(/:\n *\n/g, ':\n').replace(/^ +$/gm, '')}`;
+}
