@@ -94,8 +94,7 @@ class DatasetReader:
     def __init__(self, dataset: Any, name: dict[str, str], column: str, at: str) -> None:
         self._dataset, self._name, self._column, self._at = dataset, name, column, at
         self._start = dataset.state_dict()
-        self._rows: Iterator[dict[str, Any]] | None = None
-        self._row = 0
+        self.load_state({"row": 0, "dataset": self._start})
 
     def read(self) -> str | None:
         try:
@@ -118,11 +117,14 @@ class DatasetReader:
         self.load_state({"row": 0, "dataset": self._start})
 
     def state(self) -> dict[str, Any]:
-        return {"row": self._row, "dataset": self._dataset.state_dict()}
+        # Until it is iterated, a dataset reports where its previous iterator stood, not the state it has loaded.
+        return {"row": self._row, "dataset": self._loaded if self._rows is None else self._dataset.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._dataset.load_state_dict(state["dataset"])
-        self._row, self._rows = int(state["row"]), None
+        self._loaded = state["dataset"]
+        self._dataset.load_state_dict(self._loaded)
+        self._row = int(state["row"])
+        self._rows: Iterator[dict[str, Any]] | None = None
 
     def identity(self) -> dict[str, Any]:
         return {**self._name, "column": self._column}
