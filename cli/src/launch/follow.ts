@@ -19,6 +19,8 @@ export interface FollowOptions {
   after?: bigint;
   /** Ctrl-C stops the run of its owner; a mere watcher only stops watching. */
   owner: boolean;
+  /** Names the place of an experiment field in the user's file. */
+  describeField?: (field: string) => string;
 }
 
 /**
@@ -27,14 +29,15 @@ export interface FollowOptions {
  * @returns the exit code of the command.
  */
 export async function follow(run: Run, options: FollowOptions): Promise<number> {
-  const { session, launcher, reporter, interrupts, runsFolder, after = 0n, owner } = options;
+  const { session, launcher, reporter, interrupts, runsFolder, after = 0n, owner, describeField } = options;
   const { runId } = run;
   const leave = new AbortController();
   reporter.begin(run);
   interrupts.handle(owner ? (urgency) => void cancel(run, urgency, launcher, reporter) : () => leave.abort());
   let final: Run;
   try {
-    for await (const event of watchRun(session, { runId, runsFolder, after, signal: leave.signal })) reporter.event(event);
+    for await (const event of watchRun(session, { runId, runsFolder, after, signal: leave.signal }))
+      reporter.event(event);
     if (leave.signal.aborted) {
       reporter.end();
       reporter.note(`The run goes on. Watch it again with:\nqscope runs watch ${runId}`);
@@ -45,16 +48,24 @@ export async function follow(run: Run, options: FollowOptions): Promise<number> 
     reporter.end();
     throw error;
   }
+  const field = final.failure?.field;
+  if (final.failure && field && describeField) final.failure.field = describeField(field);
   reporter.end(final);
   const command = resumeCommand(final);
   if (command) reporter.note(`Go on with: ${command}`);
+  // The experiment names something that only the run could see to be impossible.
+  if (field && final.state === RunState.FAILED) return ExitCode.invalid;
   return exitCodeOf(final.state, interrupts.exitCode);
 }
 
 async function cancel({ runId }: Run, urgency: Urgency, launcher: Launcher, reporter: Reporter): Promise<void> {
   const [mode, sentence, reason] =
     urgency === 1
-      ? ([CancelMode.GRACEFUL, 'Stopping after this step, with a checkpoint. Ctrl-C again stops at once.', 'interrupted'] as const)
+      ? ([
+          CancelMode.GRACEFUL,
+          'Stopping after this step, with a checkpoint. Ctrl-C again stops at once.',
+          'interrupted',
+        ] as const)
       : ([CancelMode.IMMEDIATE, 'Stopping at once, without a checkpoint.', 'interrupted twice'] as const);
   reporter.note(sentence);
   try {

@@ -29,9 +29,9 @@ export interface WorkerFolder {
 }
 
 /** Names the files of a worker to be started by this process; nothing is made yet. */
-export function workerFolder(): WorkerFolder {
+export function workerFolder({ owned }: { owned: boolean }): WorkerFolder {
   const id = Math.floor(Math.random() * 2 ** 32).toString(36);
-  const path = join(runtimeFolder(), `${process.pid}-${id}`);
+  const path = join(runtimeFolder(), `${owned ? process.pid : 'background'}-${id}`);
   return { path, socket: join(path, 'w.sock'), log: join(path, 'worker.log') };
 }
 
@@ -79,7 +79,7 @@ function refuseForeign(folder: string): void {
   });
 }
 
-/** Folders of commands that were killed. They are kept for a day, for their logs. */
+/** Folders of owned workers whose command was killed. They are kept for a day, for their logs. */
 function removeLeftovers(parent: string): void {
   for (const name of readdirSync(parent)) {
     const owner = /^(\d+)-[0-9a-z]+$/.exec(name)?.[1];

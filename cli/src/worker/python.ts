@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { ExitCode, UserError } from '../errors.js';
 
 /** Root of the package; this file lies in `cli/dist/worker` or `cli/src/worker`. */
@@ -51,5 +53,51 @@ function isProgram(path: string): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+/** What `qscope doctor` shows of an interpreter. */
+export interface PythonFacts {
+  version: string;
+  /** Version of each distribution that qscope needs; null when it is missing. */
+  packages: Record<string, string | null>;
+  /** Empty when torch cannot be imported. */
+  devices: string[];
+}
+
+const INSPECTION = `
+import json, os, platform
+from importlib.metadata import PackageNotFoundError, version
+def installed(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+names = ["qscope", "torch", "transformers", "tokenizers", "safetensors", "datasets", "numpy", "grpcio", "protobuf", "protovalidate"]
+devices = []
+try:
+    import torch
+    devices.append(f"cpu ({os.cpu_count()} cores)")
+    devices += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+except Exception:
+    pass
+print(json.dumps({"version": platform.python_version(), "packages": {name: installed(name) for name in names}, "devices": devices}))
+`;
+
+/**
+ * Asks an interpreter for its version, packages and devices. Imports torch there, which takes a second or two.
+ *
+ * @throws UserError when the program is not a Python.
+ */
+export async function inspectPython({ path, origin }: Interpreter): Promise<PythonFacts> {
+  try {
+    const { stdout } = await promisify(execFile)(path, ['-I', '-c', INSPECTION], { timeout: 60_000 });
+    return JSON.parse(stdout);
+  } catch (error) {
+    throw new UserError(`${path} (${origin}) does not work as a Python: ${(error as Error).message.split('\n')[0]}`, {
+      hint: 'Run `npm run setup`, or name another interpreter with --python.',
+      exitCode: ExitCode.unreachable,
+      cause: error,
+    });
   }
 }

@@ -1,5 +1,6 @@
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { recordFile } from './paths.js';
+import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { recordFile, runtimeFolder } from './paths.js';
 
 /** What `worker.json` says about the background worker. */
 export interface WorkerRecord {
@@ -21,19 +22,35 @@ export function readRecord(): WorkerRecord | undefined {
     return undefined;
   }
   if (record.pid && startTime(record.pid) === record.startTime) return record;
-  removeRecord();
+  removeRecord(record);
   return undefined;
 }
 
-/** Written beside and renamed, so that nobody reads half a record. */
-export function writeRecord(record: WorkerRecord): void {
+/**
+ * Makes a worker the background worker, unless there is one already.
+ *
+ * @returns false when another one was faster.
+ */
+export function writeRecord(record: WorkerRecord): boolean {
   const beside = `${recordFile()}.${process.pid}`;
   writeFileSync(beside, `${JSON.stringify(record, null, 2)}\n`, { mode: 0o600 });
-  renameSync(beside, recordFile());
+  try {
+    // A link, unlike a renaming, never replaces; and nobody reads half a record.
+    linkSync(beside, recordFile());
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  } finally {
+    rmSync(beside);
+  }
 }
 
-export function removeRecord(): void {
+/** Forgets a worker that has ended, and its files. */
+export function removeRecord({ folder }: WorkerRecord): void {
   rmSync(recordFile(), { force: true });
+  // The folder's name comes from a file: only ever remove what this program makes.
+  if (dirname(folder) === runtimeFolder()) rmSync(folder, { recursive: true, force: true });
 }
 
 /**

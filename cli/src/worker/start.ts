@@ -43,7 +43,7 @@ export interface StartedWorker {
  * @throws UserError (exit code 69) with the end of its log when it ends or is silent for a minute.
  */
 export async function startWorker({ python, owned, signal, readyMs = READY_MS }: StartOptions): Promise<StartedWorker> {
-  const folder = workerFolder();
+  const folder = workerFolder({ owned });
   makeWorkerFolder(folder);
   const log = openSync(folder.log, 'a', 0o600);
   const args = ['-m', 'qscope.worker', '--socket', folder.socket, '--ready-fd', '3', ...(owned ? ['--owned'] : [])];

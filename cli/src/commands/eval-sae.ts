@@ -1,0 +1,16 @@
+import { Command } from 'commander';
+import { withExperimentOptions, withFollowOptions } from './options.js';
+import type { RunOptions } from './run-experiment.js';
+
+export function build(): Command {
+  const command = new Command('eval-sae').action(async (files: string[], options: RunOptions) => {
+    const { runExperiment } = await import('./run-experiment.js');
+    await runExperiment('eval_sae', files, options);
+  });
+  return withFollowOptions(withExperimentOptions(command)).addHelpText(
+    'after',
+    `
+Example:
+  qscope eval-sae configs/embedded/eval-sae.yaml`,
+  );
+}

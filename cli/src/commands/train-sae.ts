@@ -1,0 +1,16 @@
+import { Command } from 'commander';
+import { withExperimentOptions, withFollowOptions } from './options.js';
+import type { RunOptions } from './run-experiment.js';
+
+export function build(): Command {
+  const command = new Command('train-sae').action(async (files: string[], options: RunOptions) => {
+    const { runExperiment } = await import('./run-experiment.js');
+    await runExperiment('train_sae', files, options);
+  });
+  return withFollowOptions(withExperimentOptions(command)).addHelpText(
+    'after',
+    `
+Example:
+  qscope train-sae configs/embedded/train-sae.yaml --set train_sae.sae.k=16`,
+  );
+}
