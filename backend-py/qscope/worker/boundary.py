@@ -85,10 +85,13 @@ async def _check(request: Message, context: grpc.aio.ServicerContext) -> None:
     broken = violations(request)
     if not broken:
         return
+    bad_request = BadRequest()
+    for field, description in broken:
+        # Details travel in a header, which peers limit to 8 KiB; the caller's own check shows the rest.
+        if bad_request.ByteSize() > 3000:
+            break
+        bad_request.field_violations.add(field=field, description=description[:500])
     text = "; ".join(f"{field}: {description}" if field else description for field, description in broken)
-    bad_request = BadRequest(
-        field_violations=[BadRequest.FieldViolation(field=field, description=text) for field, text in broken]
-    )
     info = ErrorInfo(reason="INVALID_REQUEST", domain="qscope")
     await context.abort_with_status(_status(grpc.StatusCode.INVALID_ARGUMENT, text, bad_request, info))
 
@@ -107,13 +110,14 @@ async def _abort(error: Exception, context: grpc.aio.ServicerContext) -> None:
         await context.abort_with_status(_status(code, error.message, *details))
     log.error("a call failed", exc_info=error)
     message = f"{type(error).__name__}: {error}"
-    failure = Failure(message=message, reason="INTERNAL", traceback="".join(traceback.format_exception(error)))
+    stack = "".join(traceback.format_exception(error))
+    failure = Failure(message=message[:500], reason="INTERNAL", traceback=stack[-2000:])
     info = ErrorInfo(reason="INTERNAL", domain="qscope")
     await context.abort_with_status(_status(grpc.StatusCode.INTERNAL, message, info, failure))
 
 
 def _status(code: grpc.StatusCode, message: str, *details: Message) -> grpc.Status:
-    status = Status(code=code.value[0], message=message)
+    status = Status(code=code.value[0], message=message[:1000])
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)

@@ -7,12 +7,15 @@ exit code 65 the Failure that the user can mend.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 
 from qscope.errors import UserError
 from qscope.v1.run_event_pb2 import Failure
 from qscope.v1.run_pb2 import Plan, ValidateExperimentRequest
+
+log = logging.getLogger(__name__)
 
 _EXIT_INVALID = 65
 
@@ -48,7 +51,9 @@ async def plan_in_subprocess(request: ValidateExperimentRequest) -> Plan:
             field=f"experiment.{failure.field}" if failure.field else "",
         )
     if process.returncode != 0:
-        raise RuntimeError(f"planning ended with {process.returncode}: {errors.decode(errors='replace')[-2000:]}")
+        text = errors.decode(errors="replace").strip()
+        log.error("planning ended with %d:\n%s", process.returncode, text)
+        raise RuntimeError(f"planning ended with {process.returncode}: {text.rpartition(chr(10))[2]}")
     return Plan.FromString(output)
 
 
