@@ -13,7 +13,7 @@ from torch import nn
 
 from qscope.errors import UserError
 from qscope.models.device import choose_dtype
-from qscope.models.resolve import first_line, load_config, quiet, resolve
+from qscope.models.resolve import brief, load_config, quiet, resolve
 from qscope.v1.model_pb2 import ModelOptions
 
 
@@ -99,8 +99,8 @@ def describe_model(name: str, options: ModelOptions, device: torch.device | str 
     try:
         with quiet(), torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, ImportError) as error:
-        raise not_causal(name, error) from error
+    except Exception as error:  # whatever a damaged config makes a model class raise
+        raise cannot_build(name, error) from error
     from qscope.models.architectures import find_decoder
 
     blocks = find_decoder(model, text.num_hidden_layers).blocks
@@ -122,11 +122,11 @@ def describe_model(name: str, options: ModelOptions, device: torch.device | str 
     )
 
 
-def not_causal(name: str, error: Exception) -> UserError:
-    """The error for a model that is no causal language model."""
+def cannot_build(name: str, error: Exception) -> UserError:
+    """The error for a config that yields no causal language model."""
     return UserError(
-        f"{name}: not a causal language model ({first_line(error)}).",
-        remedy="Name a decoder such as Qwen3 or Qwen3.5.",
+        f"{name}: its config describes no causal language model that can be built ({brief(error)}).",
+        remedy="Name a decoder such as Qwen3 or Qwen3.5, or save the model again.",
         reason="UNKNOWN_ARCHITECTURE",
         field="model",
     )

@@ -16,6 +16,7 @@ from torch import nn
 from qscope.errors import UserError
 from qscope.models.architectures import hidden_of, with_hidden
 from qscope.models.loading import LoadedModel
+from qscope.models.resolve import brief
 
 
 class _LastLayerReached(Exception):
@@ -117,12 +118,22 @@ def check_hooks(loaded: LoadedModel) -> None:
     ``hidden_states[l + 1]`` is the output of block l, save the last, which is after the final norm.
 
     Raises:
-        UserError: a hook reads something else (HOOK_MISMATCH), or the model computes non-finite numbers
-            (MODEL_NOT_FINITE).
+        UserError: the model cannot run at all (MODEL_INCOMPLETE), computes non-finite numbers (MODEL_NOT_FINITE), or
+            a hook reads something else (HOOK_MISMATCH).
     """
     n_layers = len(loaded.decoder.blocks)
     ids_BT = (torch.arange(1, 25) * 7919 % loaded.facts.vocab_size).view(2, 12)
-    captured = capture_residuals(loaded, range(n_layers), ids_BT)
+    try:
+        captured = capture_residuals(loaded, range(n_layers), ids_BT)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"The model fails on a short input ({brief(error)}).",
+            remedy="Its config does not fit its weights; download or save the model again.",
+            reason="MODEL_INCOMPLETE",
+            field="model",
+        ) from error
     with torch.no_grad():
         states = loaded.model(input_ids=ids_BT.to(loaded.device), use_cache=False, output_hidden_states=True)
         normed_BTD = loaded.decoder.final_norm(captured[n_layers - 1])

@@ -11,8 +11,8 @@ from torch import nn
 from qscope.errors import UserError
 from qscope.models.architectures import Decoder, find_decoder
 from qscope.models.device import choose_dtype
-from qscope.models.facts import ModelFacts, fingerprint, guess_tuning, not_causal
-from qscope.models.resolve import ModelSource, first_line, load_config, quiet, require_files, resolve
+from qscope.models.facts import ModelFacts, cannot_build, fingerprint, guess_tuning
+from qscope.models.resolve import ModelSource, brief, load_config, quiet, require_files, resolve
 from qscope.v1.model_pb2 import ModelOptions
 
 
@@ -94,7 +94,7 @@ def _load_tokenizer(source: ModelSource) -> Any:
             return transformers.AutoTokenizer.from_pretrained(source.location, **source.arguments)
     except Exception as error:  # the libraries below raise their own bare Exception on damaged files
         raise UserError(
-            f"{source.name}: its tokenizer cannot be loaded ({first_line(error)}).",
+            f"{source.name}: its tokenizer cannot be loaded ({brief(error)}).",
             remedy="Save it beside the model: tokenizer.save_pretrained(folder).",
             reason="TOKENIZER_MISSING",
             field="model",
@@ -126,13 +126,13 @@ def _load_weights(source: ModelSource, config: Any, dtype: torch.dtype, device: 
         ) from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{source.name}: its weights cannot be loaded ({first_line(error)}).",
+            f"{source.name}: its weights cannot be loaded ({brief(error)}).",
             remedy="Download or save the model again.",
             reason="MODEL_INCOMPLETE",
             field="model",
         ) from error
-    except (ValueError, KeyError, ImportError) as error:
-        raise not_causal(source.name, error) from error
+    except Exception as error:  # whatever a damaged config makes a model class raise
+        raise cannot_build(source.name, error) from error
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers fills these with random numbers and only warns.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,17 +162,18 @@ def load_config(source: ModelSource) -> Any:
     try:
         with quiet():
             return transformers.AutoConfig.from_pretrained(source.location, **source.arguments)
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except Exception as error:  # a config is input, and its validators raise a family of errors of their own
         raise _error(
-            f"{source.name}: transformers {transformers.__version__} cannot read its config ({first_line(error)}).",
+            f"{source.name}: transformers {transformers.__version__} cannot read its config ({brief(error)}).",
             "Name a model of a supported architecture (Qwen3, Qwen3.5 and other plain decoders).",
             "UNKNOWN_ARCHITECTURE",
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error, without its closing dot."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def brief(error: Exception) -> str:
+    """The start of an error's message on one line, without its closing dot."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return textwrap.shorten(text, 200, placeholder=" ...").rstrip(".")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from qscope.errors import UserError
-from qscope.models import choose_device, describe_model, load_model
+from qscope.models import check_hooks, choose_device, describe_model, load_model
 from qscope.models.facts import fingerprint, guess_tuning
 from qscope.v1.experiment_pb2 import DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA
 from qscope.v1.model_pb2 import PRECISION_AUTO, PRECISION_BFLOAT16, ModelOptions
@@ -153,6 +153,38 @@ def test_an_unknown_architecture_is_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "qwen99"}))
     assert refusal(folder).reason == "UNKNOWN_ARCHITECTURE"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "abc"},
+        {"hidden_size": -1},
+        {"vocab_size": -1},
+        {"head_dim": 7},
+        {"rope_parameters": "abc"},
+        {"layer_types": ["nonsense"] * 4},
+        {"num_hidden_layers": 3.5},
+        {"tie_word_embeddings": None},
+        {"intermediate_size": 7},
+        {"num_attention_heads": 0},
+        {"hidden_act": "nonsense"},
+    ],
+)
+def test_a_config_changed_by_hand_is_refused_in_one_line(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    error = refusal(folder)
+    assert error.reason in ("UNKNOWN_ARCHITECTURE", "MODEL_INCOMPLETE")
+    assert len(str(error)) < 450
+
+
+def test_a_model_that_loads_but_cannot_run_is_caught_by_the_self_check(tiny_folder):
+    loaded = load_model(str(tiny_folder), AUTO)
+    loaded.model.model.layers[1].self_attn.head_dim = 7
+    with pytest.raises(UserError) as caught:
+        check_hooks(loaded)
+    assert caught.value.reason == "MODEL_INCOMPLETE"
 
 
 def test_a_model_that_is_no_decoder_is_refused(folder):
