@@ -129,8 +129,8 @@ function lastState(folder) {
   const file = path.join(folder, 'events.jsonl');
   if (!existsSync(file)) return undefined;
   const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
-  const line = lines.findLast((text) => text.includes('"stateChanged"'));
-  return line && JSON.parse(line).stateChanged.state;
+  const line = lines.findLast((text) => text.includes('"state_changed"'));
+  return line && JSON.parse(line).state_changed.state;
 }
 
 function checkpoints(folder) {

@@ -225,14 +225,14 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
 def _aux(task: sae_pb2.TrainSae, d_in: int) -> str:
     if task.aux_k.coefficient == 0:
         return "off"
-    features, dead_after = aux_features_per_token(task.aux_k, d_in), dead_after_tokens(task.aux_k, task.tokens)
+    features, dead_after = aux_features_per_token(task.aux_k, d_in), dead_after_tokens(task.aux_k, task.tokens, task.batch_tokens)
     return f"{task.aux_k.coefficient:g}, {features} features, dead after {dead_after:,} tokens"
 
 
 def _text(source: text_pb2.TextSource, at: str) -> str:
     identity = open_text(source, at=at).identity()
-    files = identity.get("files")
-    detail = f"{len(files)} file{'' if len(files) == 1 else 's'}" if files else identity.get("revision", "")
+    files, size = identity.get("files"), identity.get("bytes")
+    detail = f"{files} file{'' if files == 1 else 's'}, {_size(size)}" if files else identity.get("revision", "")
     return f"{source.source}{f' ({detail})' if detail else ''}, context {source.context}"
 
 

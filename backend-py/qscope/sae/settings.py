@@ -10,6 +10,8 @@ from qscope.v1 import sae_pb2
 MOST_DEAD_AFTER_TOKENS = 10_000_000
 """Silence after which Gao et al. and dictionary_learning call a feature dead."""
 
+FEWEST_DEAD_AFTER_BATCHES = 20
+
 MOST_WARMUP_STEPS = 1000
 
 
@@ -35,9 +37,13 @@ def peak_learning_rate(optimizer: sae_pb2.SaeOptimizer, d_sae: int) -> float:
     return optimizer.learning_rate or 2e-4 / math.sqrt(d_sae / 16384)
 
 
-def dead_after_tokens(aux_k: sae_pb2.AuxK, run_tokens: int) -> int:
-    """Tokens of silence that make a feature dead: given, or 1 % of the run, 10 million at most."""
-    return aux_k.dead_after_tokens or max(1, min(MOST_DEAD_AFTER_TOKENS, run_tokens // 100))
+def dead_after_tokens(aux_k: sae_pb2.AuxK, run_tokens: int, batch_tokens: int) -> int:
+    """Tokens of silence that make a feature dead: given, or 1 % of the run, within 20 batches and 10 million tokens.
+
+    Twenty batches keep short runs from calling nearly every feature dead before it had a chance to fire.
+    """
+    derived = min(MOST_DEAD_AFTER_TOKENS, max(run_tokens // 100, FEWEST_DEAD_AFTER_BATCHES * batch_tokens))
+    return aux_k.dead_after_tokens or derived
 
 
 def aux_features_per_token(aux_k: sae_pb2.AuxK, d_in: int) -> int:

@@ -122,7 +122,7 @@ class SaeTrainer:
         self._seed = seed
         self._dtype = dtype
         self._peak_rate = peak_learning_rate(config.optimizer, self.d_sae)
-        self._dead_after = dead_after_tokens(config.aux_k, config.tokens)
+        self._dead_after = dead_after_tokens(config.aux_k, config.tokens, config.batch_tokens)
         self._k_aux = aux_features_per_token(config.aux_k, d_in)
         if compute_dtype is None and self.device.type == "cuda":
             compute_dtype = torch.bfloat16

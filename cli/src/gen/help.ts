@@ -53,7 +53,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  token; 0 takes d_in / 2\n" +
     "      dead_after_tokens: 0        A feature that has not fired for this many\n" +
     "                                  tokens is dead; 0 takes 1 % of\n" +
-    "                                  train_sae.tokens (10 million at most)\n" +
+    "                                  train_sae.tokens, within 20 batches and 10\n" +
+    "                                  million tokens\n" +
     "      token_share: 0.125          Share of each batch used for the AuxK loss\n" +
     "    optimizer:\n" +
     "      learning_rate: 0            Peak learning rate; 0 takes 2e-4 / sqrt(d_sae\n" +
