@@ -7,8 +7,9 @@ Definitions are in docs/eval-sae.md, formulas in :mod:`qscope.sae.metrics`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -16,32 +17,44 @@ from torch import Tensor
 from qscope.data import TokenStream
 from qscope.models import LoadedModel, capture_residuals, edit_residual, logits_of
 from qscope.sae.filtering import TokenFilter
-from qscope.sae.metrics import CodeStats, ReconstructionStats, SpliceStats
+from qscope.sae.metrics import Activity, LossRecovered, Reconstruction
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2
+
+_LOGITS_AT_ONCE = 1 << 26
+"""Logits of one pass: 256 MiB in float32. A vocabulary of 150,000 would otherwise take gigabytes per copy."""
 
 
 @dataclass
 class EvaluationReport:
-    """Measures per layer and what they were measured on."""
+    """Measures per layer and what they were measured on.
+
+    Attributes:
+        per_layer: name to value; names as in docs/eval-sae.md.
+        density: per layer, pairs of lower edge (log10 of the firing frequency) and number of features.
+        tokens: tokens read, without padding.
+        filtered_tokens: those the filter kept.
+        source: where the text came from.
+    """
 
     per_layer: dict[int, dict[str, float]]
-    density: dict[int, dict[str, list[float]]]
+    density: dict[int, list[tuple[float, int]]]
     tokens: int
     filtered_tokens: int
-    sequences: int
-    source: dict = field(default_factory=dict)
+    source: dict
 
     def to_json(self) -> dict:
-        """The report as it is written to ``evaluation.json``."""
+        """The report as it is written to ``evaluation.json``; a measure that does not exist is null."""
         return {
             "tokens": self.tokens,
             "filtered_tokens": self.filtered_tokens,
-            "sequences": self.sequences,
             "source": self.source,
             "definitions": "docs/eval-sae.md",
-            "layers": {str(layer): row for layer, row in self.per_layer.items()},
-            "density_log10_histogram": {str(layer): row for layer, row in self.density.items()},
+            "layers": {
+                str(layer): {name: value if math.isfinite(value) else None for name, value in row.items()}
+                for layer, row in self.per_layer.items()
+            },
+            "density_histogram_log10": {str(layer): rows for layer, rows in self.density.items()},
         }
 
 
@@ -64,8 +77,8 @@ def evaluate(
         saes: one SAE per layer.
         stream: held-out token sequences.
         count: tokens to read (rounded up to whole batches).
-        batch_tokens: tokens per forward pass.
-        filter: what counts as filtered; see the module.
+        batch_tokens: tokens per forward pass at most; fewer when the vocabulary is large.
+        filter: what *filtered* means; see the module.
         on_progress: called with the tokens done.
         should_stop: asked between batches.
 
@@ -75,96 +88,87 @@ def evaluate(
     saes = {layer: sae.to(device=loaded.device, dtype=torch.float32) for layer, sae in sorted(saes.items())}
     measured = {layer: _LayerMeasures(sae) for layer, sae in saes.items()}
     token_filter = TokenFilter(filter, list(saes), loaded.device)
-    rows = max(1, batch_tokens // stream.context)
-    tokens = filtered_tokens = sequences = 0
+    at_once = min(batch_tokens, _LOGITS_AT_ONCE // loaded.facts.vocab_size)
+    sequences = max(1, at_once // stream.context)
+    tokens = 0
     while tokens < count:
         if should_stop():
             return None
-        batch = stream.next_batch(rows)
+        batch = stream.next_batch(sequences)
         if batch is None:
             break
-        ids_BT, mask_BT = batch.input_ids_BT.to(loaded.device), batch.attention_mask_BT.to(loaded.device)
-        resid_BTD = capture_residuals(loaded, list(saes), ids_BT, mask_BT)
+        mask_BT = batch.attention_mask_BT.to(loaded.device)
+        resids = capture_residuals(loaded, list(saes), batch.input_ids_BT, mask_BT)
         keep_BT = torch.zeros_like(mask_BT)
-        keep_BT.view(-1)[token_filter.keep(list(resid_BTD.values()), batch)] = True
-        clean = _next_token_losses(logits_of(loaded, ids_BT, mask_BT), ids_BT, mask_BT)
+        keep_BT.view(-1)[token_filter.keep(list(resids.values()), batch)] = True
+        passes = _Passes(loaded, batch.input_ids_BT.to(loaded.device), mask_BT)
         for layer, sae in saes.items():
-            measured[layer].add(loaded, sae, layer, resid_BTD[layer].float(), ids_BT, mask_BT, keep_BT, clean)
-        tokens += int(mask_BT.sum())
-        filtered_tokens += int(keep_BT.sum())
-        sequences += ids_BT.shape[0]
+            measured[layer].add(sae, resids[layer].float(), mask_BT, keep_BT, passes)
+        tokens += batch.tokens
         on_progress(min(tokens, count))
     return EvaluationReport(
-        per_layer={layer: m.results() for layer, m in measured.items()},
-        density={layer: m.codes.density_histogram() for layer, m in measured.items()},
+        per_layer={layer: measures.results() for layer, measures in measured.items()},
+        density={layer: measures.activity.result().density_histogram for layer, measures in measured.items()},
         tokens=tokens,
-        filtered_tokens=filtered_tokens,
-        sequences=sequences,
-        source=stream.describe(),
+        filtered_tokens=token_filter.kept,
+        source=stream.state()["text"],
     )
+
+
+class _Passes:
+    """Forward passes over one batch: the clean one, kept, and others with a layer's output replaced."""
+
+    def __init__(self, loaded: LoadedModel, ids_BT: Tensor, mask_BT: Tensor) -> None:
+        self._loaded, self._ids_BT, self._mask_BT = loaded, ids_BT, mask_BT
+        self._predicted_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
+        self._targets_N = ids_BT[:, 1:][self._predicted_BT]
+        self.clean = self._measure()
+
+    def spliced(self, layer: int, replacement_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[N, V]`` and cross entropies ``[N]`` in nats of every token that has a successor."""
+        with edit_residual(self._loaded, layer, lambda resid_BTD: replacement_BTD.to(resid_BTD.dtype)):
+            return self._measure()
+
+    def _measure(self) -> tuple[Tensor, Tensor]:
+        logits_NV = logits_of(self._loaded, self._ids_BT, self._mask_BT)[:, :-1][self._predicted_BT].float()
+        return logits_NV, torch.nn.functional.cross_entropy(logits_NV, self._targets_N, reduction="none")
 
 
 class _LayerMeasures:
     """Accumulators of one layer."""
 
     def __init__(self, sae: TopKSae) -> None:
-        self.codes = CodeStats(sae.d_sae)
-        self.filtered, self.everything = ReconstructionStats(sae.d_in), ReconstructionStats(sae.d_in)
-        self.splice, self.splice_everything = SpliceStats(), SpliceStats()
+        self.activity = Activity(sae.d_sae, sae.device)
+        self.filtered, self.everything = (Reconstruction(sae.d_in, sae.device) for _ in range(2))
+        self.losses, self.losses_everything = LossRecovered(), LossRecovered()
+        self._layer = sae.layer
 
-    def add(
-        self,
-        loaded: LoadedModel,
-        sae: TopKSae,
-        layer: int,
-        x_BTD: Tensor,
-        ids_BT: Tensor,
-        mask_BT: Tensor,
-        keep_BT: Tensor,
-        clean: tuple[Tensor, Tensor],
-    ) -> None:
+    def add(self, sae: TopKSae, x_BTD: Tensor, mask_BT: Tensor, keep_BT: Tensor, passes: _Passes) -> None:
         x_ND, kept_N = x_BTD[mask_BT], keep_BT[mask_BT]
         values_NK, indices_NK = sae.encode(x_ND)
         x_hat_ND = sae.decode(values_NK, indices_NK)
-        self.codes.add(values_NK[kept_N], indices_NK[kept_N])
+        self.activity.add(values_NK[kept_N], indices_NK[kept_N])
         self.filtered.add(x_ND[kept_N], x_hat_ND[kept_N])
         self.everything.add(x_ND, x_hat_ND)
 
         x_hat_BTD = x_BTD.clone()
         x_hat_BTD[mask_BT] = x_hat_ND
-        ablated_BTD = torch.zeros_like(x_BTD)
-        log_clean, ce_clean = clean
-
-        def spliced(replacement_BTD: Tensor) -> tuple[Tensor, Tensor]:
-            with edit_residual(loaded, layer, lambda resid_BTD: replacement_BTD.to(resid_BTD.dtype)):
-                return _next_token_losses(logits_of(loaded, ids_BT, mask_BT), ids_BT, mask_BT)
-
-        kept = keep_BT[:, :, None]
-        for stats, sae_BTD, zero_BTD in (
-            (self.splice, torch.where(kept, x_hat_BTD, x_BTD), torch.where(kept, ablated_BTD, x_BTD)),
-            (self.splice_everything, x_hat_BTD, ablated_BTD),
+        zero_BTD, kept_BT1 = torch.zeros_like(x_BTD), keep_BT[:, :, None]
+        logits_clean_NV, ce_clean_N = passes.clean
+        for losses, spliced_BTD, ablated_BTD in (
+            (self.losses, torch.where(kept_BT1, x_hat_BTD, x_BTD), torch.where(kept_BT1, zero_BTD, x_BTD)),
+            (self.losses_everything, x_hat_BTD, zero_BTD),
         ):
-            (log_sae, ce_sae), (_, ce_zero) = spliced(sae_BTD), spliced(zero_BTD)
-            stats.add(ce_clean=ce_clean, ce_sae=ce_sae, ce_zero=ce_zero, kl=_kl(log_clean, log_sae))
+            logits_NV, ce_sae_N = passes.spliced(self._layer, spliced_BTD)
+            losses.add_kl(logits_clean_NV, logits_NV)
+            losses.add(ce_clean_N, ce_sae_N, passes.spliced(self._layer, ablated_BTD)[1])
 
     def results(self) -> dict[str, float]:
-        return {
-            **self.filtered.results(),
-            **self.codes.results(),
-            **self.splice.results(),
-            **{f"{name}_all_tokens": value for name, value in self.everything.results().items()},
-            **{f"{name}_all_tokens": value for name, value in self.splice_everything.results().items()},
+        filtered = asdict(self.filtered.result()) | asdict(self.losses.result()) | asdict(self.activity.result())
+        everything = asdict(self.everything.result()) | asdict(self.losses_everything.result())
+        del filtered["density_histogram"]
+        for row in (filtered, everything):
+            del row["tokens"]
+        return {name: float(value) for name, value in filtered.items()} | {
+            f"{name}_all_tokens": float(value) for name, value in everything.items()
         }
-
-
-def _next_token_losses(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities ``[N, V]`` and cross entropies ``[N]`` in nats of every token that has a successor."""
-    valid_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
-    log_NV = torch.log_softmax(logits_BTV[:, :-1][valid_BT].float(), dim=-1)
-    targets_N = ids_BT[:, 1:][valid_BT]
-    return log_NV, -log_NV.gather(1, targets_N[:, None])[:, 0]
-
-
-def _kl(log_p_NV: Tensor, log_q_NV: Tensor) -> Tensor:
-    """KL(p || q) in nats per token, ``[N]``."""
-    return (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
