@@ -315,7 +315,7 @@ class SaeTrainer:
         if self._grads is None:
             self._grads = Gradients.like(layer.sae)
         forward = self._kernel.gradients(layer.sae, x_BD, loss_scale, self._grads)
-        squared_error = forward.residual_BD.square().sum()
+        squared_error = torch.linalg.vector_norm(forward.residual_BD).square()
         loss = squared_error * loss_scale
         aux_loss = self._add_aux(layer, x_BD, forward.residual_BD)
         grad_norm = self._kernel.update(layer.sae, self._grads, layer.adam, rates)
@@ -327,7 +327,7 @@ class SaeTrainer:
         window.steps += 1
         window.tokens += B
         window.squared_error += squared_error
-        window.squared_x += x_BD.square().sum()
+        window.squared_x += torch.linalg.vector_norm(x_BD).square()
         window.sum_x_D += x_BD.sum(0)
         window.kept += forward.hits_F.sum()
         window.loss += loss

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
 from qscope.sae.kernels.base import AdamRates, AdamState, Forward, Gradients, Kernel
@@ -25,4 +23,18 @@ def choose_kernel(
     """
     if kind == sae_pb2.SAE_KERNEL_DENSE:
         return DenseKernel()
+    if torch.device(device).type == "cpu" and compute_dtype in (None, torch.float32) and (found := _cpu_kernel()):
+        return found
     return SparseKernel(compute_dtype)
+
+
+def _cpu_kernel() -> Kernel | None:
+    """The compiled kernel; None where numba is missing or finds no folder to keep compiled code in.
+
+    Imported on demand: numba takes longer to load than everything else a command line needs.
+    """
+    try:
+        from qscope.sae.kernels.cpu import CpuKernel
+    except (ImportError, RuntimeError):
+        return None
+    return CpuKernel()
