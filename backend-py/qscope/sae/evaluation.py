@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qscope.data import TokenStream
 from qscope.models import LoadedModel, capture_residuals, edit_residual, logits_of
 from qscope.sae.filtering import TokenFilter
-from qscope.sae.metrics import Activity, LossRecovered, Reconstruction
+from qscope.sae.metrics import CodeStats, ReconstructionStats, SpliceStats
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2
 
@@ -31,14 +32,14 @@ class EvaluationReport:
 
     Attributes:
         per_layer: name to value; names as in docs/eval-sae.md.
-        density: per layer, pairs of lower edge (log10 of the firing frequency) and number of features.
+        density: per layer, the histogram of log10 of the firing frequency.
         tokens: tokens read, without padding.
         filtered_tokens: those the filter kept.
         source: where the text came from.
     """
 
     per_layer: dict[int, dict[str, float]]
-    density: dict[int, list[tuple[float, int]]]
+    density: dict[int, dict[str, list[float]]]
     tokens: int
     filtered_tokens: int
     source: dict
@@ -54,7 +55,7 @@ class EvaluationReport:
                 str(layer): {name: value if math.isfinite(value) else None for name, value in row.items()}
                 for layer, row in self.per_layer.items()
             },
-            "density_histogram_log10": {str(layer): rows for layer, rows in self.density.items()},
+            "density": {str(layer): rows for layer, rows in self.density.items()},
         }
 
 
@@ -108,7 +109,7 @@ def evaluate(
         on_progress(min(tokens, count))
     return EvaluationReport(
         per_layer={layer: measures.results() for layer, measures in measured.items()},
-        density={layer: measures.activity.result().density_histogram for layer, measures in measured.items()},
+        density={layer: measures.codes.density_histogram() for layer, measures in measured.items()},
         tokens=tokens,
         filtered_tokens=token_filter.kept,
         source=stream.state()["text"],
@@ -125,50 +126,51 @@ class _Passes:
         self.clean = self._measure()
 
     def spliced(self, layer: int, replacement_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[N, V]`` and cross entropies ``[N]`` in nats of every token that has a successor."""
+        """Log-probabilities ``[N, V]`` and cross entropies ``[N]`` in nats of every token that has a successor."""
         with edit_residual(self._loaded, layer, lambda resid_BTD: replacement_BTD.to(resid_BTD.dtype)):
             return self._measure()
 
     def _measure(self) -> tuple[Tensor, Tensor]:
-        logits_NV = logits_of(self._loaded, self._ids_BT, self._mask_BT)[:, :-1][self._predicted_BT].float()
-        return logits_NV, torch.nn.functional.cross_entropy(logits_NV, self._targets_N, reduction="none")
+        logits_NV = logits_of(self._loaded, self._ids_BT, self._mask_BT)[:, :-1][self._predicted_BT]
+        log_NV = torch.log_softmax(logits_NV.float(), dim=-1)
+        return log_NV, -log_NV.gather(1, self._targets_N[:, None])[:, 0]
 
 
 class _LayerMeasures:
     """Accumulators of one layer."""
 
     def __init__(self, sae: TopKSae) -> None:
-        self.activity = Activity(sae.d_sae, sae.device)
-        self.filtered, self.everything = (Reconstruction(sae.d_in, sae.device) for _ in range(2))
-        self.losses, self.losses_everything = LossRecovered(), LossRecovered()
+        self.codes = CodeStats(sae.d_sae)
+        self.filtered, self.everything = ReconstructionStats(sae.d_in), ReconstructionStats(sae.d_in)
+        self.losses, self.losses_everything = SpliceStats(), SpliceStats()
         self._layer = sae.layer
 
     def add(self, sae: TopKSae, x_BTD: Tensor, mask_BT: Tensor, keep_BT: Tensor, passes: _Passes) -> None:
         x_ND, kept_N = x_BTD[mask_BT], keep_BT[mask_BT]
         values_NK, indices_NK = sae.encode(x_ND)
         x_hat_ND = sae.decode(values_NK, indices_NK)
-        self.activity.add(values_NK[kept_N], indices_NK[kept_N])
+        self.codes.add(values_NK[kept_N], indices_NK[kept_N])
         self.filtered.add(x_ND[kept_N], x_hat_ND[kept_N])
         self.everything.add(x_ND, x_hat_ND)
 
         x_hat_BTD = x_BTD.clone()
         x_hat_BTD[mask_BT] = x_hat_ND
         zero_BTD, kept_BT1 = torch.zeros_like(x_BTD), keep_BT[:, :, None]
-        logits_clean_NV, ce_clean_N = passes.clean
+        log_clean_NV, ce_clean_N = passes.clean
         for losses, spliced_BTD, ablated_BTD in (
             (self.losses, torch.where(kept_BT1, x_hat_BTD, x_BTD), torch.where(kept_BT1, zero_BTD, x_BTD)),
             (self.losses_everything, x_hat_BTD, zero_BTD),
         ):
-            logits_NV, ce_sae_N = passes.spliced(self._layer, spliced_BTD)
-            losses.add_kl(logits_clean_NV, logits_NV)
-            losses.add(ce_clean_N, ce_sae_N, passes.spliced(self._layer, ablated_BTD)[1])
+            log_sae_NV, ce_sae_N = passes.spliced(self._layer, spliced_BTD)
+            kl_N = F.kl_div(log_sae_NV, log_clean_NV, log_target=True, reduction="none").sum(-1)
+            _, ce_zero_N = passes.spliced(self._layer, ablated_BTD)
+            losses.add(ce_clean=ce_clean_N, ce_sae=ce_sae_N, ce_zero=ce_zero_N, kl=kl_N)
 
     def results(self) -> dict[str, float]:
-        filtered = asdict(self.filtered.result()) | asdict(self.losses.result()) | asdict(self.activity.result())
-        everything = asdict(self.everything.result()) | asdict(self.losses_everything.result())
-        del filtered["density_histogram"]
-        for row in (filtered, everything):
-            del row["tokens"]
-        return {name: float(value) for name, value in filtered.items()} | {
-            f"{name}_all_tokens": float(value) for name, value in everything.items()
-        }
+        everything = self.everything.results() | self.losses_everything.results()
+        return (
+            self.filtered.results()
+            | self.losses.results()
+            | self.codes.results()
+            | {f"{name}_all_tokens": value for name, value in everything.items()}
+        )
