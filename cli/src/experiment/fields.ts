@@ -8,14 +8,30 @@ import { type FieldInfo, info as infoOption } from '../gen/qscope/v1/options_pb.
  * from the protovalidate rules.
  */
 
+type Info = Pick<FieldInfo, 'doc' | 'default' | 'path'>;
+
+// Options are parsed from bytes at every look.
+const infos = new WeakMap<DescField, Info>();
+const rules = new WeakMap<DescField, FieldRules>();
+
 /** One line of documentation, default as YAML text, whether the text is a path. */
-export function fieldInfo(field: DescField): Pick<FieldInfo, 'doc' | 'default' | 'path'> {
-  return hasOption(field, infoOption) ? getOption(field, infoOption) : { doc: '', default: '', path: false };
+export function fieldInfo(field: DescField): Info {
+  let info = infos.get(field);
+  if (!info) {
+    info = hasOption(field, infoOption) ? getOption(field, infoOption) : { doc: '', default: '', path: false };
+    infos.set(field, info);
+  }
+  return info;
 }
 
-/** The rules of a field; empty rules when it has none. */
+/** The rules of a field, if it has any. */
 export function fieldRules(field: DescField): FieldRules | undefined {
-  return hasOption(field, rulesOption) ? getOption(field, rulesOption) : undefined;
+  let found = rules.get(field);
+  if (!found && hasOption(field, rulesOption)) {
+    found = getOption(field, rulesOption);
+    rules.set(field, found);
+  }
+  return found;
 }
 
 export function isRequired(field: DescField): boolean {
@@ -78,9 +94,9 @@ export function rangeOf(field: DescField): Range {
   if (low !== undefined) range.minimum = low;
   if (high !== undefined) range.maximum = high;
 
-  let rules = fieldRules(field);
-  if (rules?.type.case === 'repeated') rules = rules.type.value.items;
-  const numeric = rules?.type.value;
+  const own = fieldRules(field);
+  const inner = own?.type.case === 'repeated' ? own.type.value.items : own;
+  const numeric = inner?.type.value;
   if (numeric && 'lessThan' in numeric) {
     const { greaterThan, lessThan } = numeric;
     if (greaterThan.case === 'gte') range.minimum = greaterThan.value as bigint | number;

@@ -96,12 +96,7 @@ export async function loadExperiment(files: readonly string[], options: LoadOpti
 
 function checkTask(experiment: Experiment, verb: Task | undefined, { diagnostics, places }: ReadContext): void {
   const given = tasks().find(({ field }) => field.localName === experiment.task.case);
-  if (!given) {
-    const names = tasks().map(({ name }) => name);
-    if (names.some((name) => diagnostics.touches(name))) return;
-    const message = `the experiment has no task: one of ${names.join(', ')} is required`;
-    diagnostics.add(places.get('') as At, verb ?? '', message, `add ${verb ?? names[0]}:`);
-  } else if (verb !== undefined && given.name !== verb) {
+  if (given && verb !== undefined && given.name !== verb) {
     const message = `this is an experiment for qscope ${given.command}, not for qscope ${verb.replaceAll('_', '-')}`;
     diagnostics.add(places.get(given.name) as At, given.name, message, `run it with qscope ${given.command}`);
   }

@@ -4,7 +4,7 @@ import type { Diagnostics } from './diagnostic.js';
 import { nearestFile } from './nearest.js';
 
 /** Far above any experiment file (a complete one has about 4 KiB), far below what slows the YAML parser down. */
-export const MAX_BYTES = 256 * 1024;
+export const MAX_BYTES = 128 * 1024;
 
 /** Name of the source that holds the `--set` options, one a line. */
 export const SET_FILE = '--set';

@@ -41,5 +41,8 @@ export function experimentTemplate(task: Task, { file, schema }: { file: string;
     '# Every field with its default; a field that is removed keeps that default.',
     `# Run it: qscope ${task.replaceAll('_', '-')} ${file}`,
   ];
-  return `${head.join('\n')}\n\n${body.trimStart().replace(/:\n *\n/g, ':\n').replace(/^ +$/gm, '')}`;
+  return `${head.join('\n')}\n\n${body
+    .trimStart()
+    .replace(/:\n *\n/g, ':\n')
+    .replace(/^ +$/gm, '')}`;
 }

@@ -1,26 +1,41 @@
-import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
+import type { DescField, DescMessage, DescOneof, Message } from '@bufbuild/protobuf';
 import { type Path, pathToString, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
-import type { Violation } from '@bufbuild/protovalidate';
-import { fieldInfo, fieldRules, rangeOf, rangeText } from './fields.js';
+import type { Validator, Violation } from '@bufbuild/protovalidate';
+import { fieldInfo, fieldRules, join, rangeOf, rangeText } from './fields.js';
 import { nearestPlace, type ReadContext } from './read.js';
+
+// Compiling the rules costs a hundred times what checking them does.
+let validator: Promise<Validator> | undefined;
 
 /** Checks a complete message against the rules of the contract; every violation lands at its place in the YAML. */
 export async function validate(desc: DescMessage, message: Message, context: ReadContext): Promise<void> {
-  const { createValidator } = await import('@bufbuild/protovalidate');
-  const result = createValidator().validate(desc, message);
+  validator ??= import('@bufbuild/protovalidate').then(({ createValidator }) => createValidator());
+  const result = (await validator).validate(desc, message);
   if (result.kind === 'error') throw result.error;
   for (const violation of result.violations ?? []) report(violation, reflect(desc, message), context);
 }
 
 function report(violation: Violation, root: ReflectMessage, { diagnostics, meant, places }: ReadContext): void {
-  const path = pathToString(violation.field);
+  const oneof = violation.field.find((element): element is DescOneof => element.kind === 'oneof');
+  const path = pathToString(oneof ? violation.field.slice(0, -1) : violation.field);
+  const names = oneof?.fields.map(({ name }) => join(path, name)) ?? [];
   // The reader was there first and said it better.
+  if (names.some((name) => diagnostics.touches(name) || meant.has(name))) return;
   if (diagnostics.touches(path) || (violation.ruleId === 'required' && meant.has(path))) return;
   const field = lastField(violation.field);
   const onGroup = violation.ruleId.startsWith('repeated.unique') ? duplicateIndex(violation.field, root) : undefined;
   const place = onGroup === undefined ? path : `${path}[${onGroup}]`;
   const at = nearestPlace(place, places);
   if (!at) throw new Error(`no place in the experiment for ${path}`);
+  if (oneof) {
+    diagnostics.add(
+      at,
+      path,
+      `one of ${names.join(', ')} is required`,
+      `add ${oneof.fields.map(({ name }) => `${name}:`).join(' or ')}`,
+    );
+    return;
+  }
   const { message, suggestion } = explain(violation, field, valueAt(violation.field, root), onGroup);
   diagnostics.add(at, path, message, suggestion);
 }

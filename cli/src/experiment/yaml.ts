@@ -17,7 +17,7 @@ import { SET_FILE, type Source } from './source.js';
 import type { Entry, MapTree, ScalarTree, Tree } from './tree.js';
 
 /** Bounds that keep hostile files from costing time, memory or stack; real files stay a hundred times below. */
-const MAX_LEXEMES = 60_000;
+const MAX_LEXEMES = 30_000;
 const MAX_NODES = 20_000;
 const MAX_DEPTH = 64;
 /** Follow-ups of one broken line are noise. */
@@ -50,7 +50,7 @@ export function parseYaml(
   }
 
   const tokens = tokenise(text, report);
-  if (!tokens) return undefined;
+  if (!tokens || !checkNesting(tokens, text, report)) return undefined;
 
   // Unique keys and pretty errors take quadratic time in the library; both are done here in linear time.
   const composer = new Composer({ uniqueKeys: false, prettyErrors: false, intAsBigInt: true, logLevel: 'silent' });
@@ -58,7 +58,10 @@ export function parseYaml(
   if (!document) throw new Error('the YAML composer made no document');
 
   const problems = [...document.errors, ...document.warnings];
-  for (const { pos, code, message } of problems.slice(0, MAX_SYNTAX_ERRORS)) {
+  const places = new Set<number>();
+  for (const { pos, code, message } of problems) {
+    if (places.has(pos[0]) || places.size === MAX_SYNTAX_ERRORS) continue;
+    places.add(pos[0]);
     report(pos[0], syntaxMessage(code, message), syntaxHint(code, source.file));
   }
   if (problems.length > 0) return undefined;
@@ -83,24 +86,39 @@ function tokenise(text: string, report: Report): CST.Token[] | undefined {
   const parser = new Parser();
   const tokens: CST.Token[] = [];
   let lexemes = 0;
-  for (const lexeme of new Lexer().lex(text)) {
-    lexemes += 1;
-    if (lexemes > MAX_LEXEMES) {
-      report(0, 'the YAML is far larger than any experiment');
-      return undefined;
+  let offset = 0;
+  try {
+    for (const lexeme of new Lexer().lex(text)) {
+      lexemes += 1;
+      offset = parser.offset;
+      if (lexemes > MAX_LEXEMES) {
+        report(0, 'the YAML is far larger than any experiment');
+        return undefined;
+      }
+      for (const token of parser.next(lexeme)) tokens.push(token);
     }
-    for (const token of parser.next(lexeme)) tokens.push(token);
+    for (const token of parser.end()) tokens.push(token);
+    return tokens;
+  } catch (error) {
+    // The parser closes nested blocks by recursion; only thousands of them exhaust the stack.
+    if (!(error instanceof RangeError)) throw error;
+    report(offset, `the YAML is nested more than ${MAX_DEPTH} levels deep`);
+    return undefined;
   }
-  for (const token of parser.end()) tokens.push(token);
+}
 
-  // The composer recurses; measuring depth on the parser's flat stack keeps deep nesting away from ours.
+/** Reports what is nested too deep or never closed; false when the composer should not see it. */
+function checkNesting(tokens: readonly CST.Token[], text: string, report: Report): boolean {
+  // The composer recurses; walking the parser's tokens with a list keeps deep nesting away from the stack.
   const open: { token: CST.Token; depth: number }[] = tokens.map((token) => ({ token, depth: 0 }));
+  const unclosed: number[] = [];
   for (let next = open.pop(); next; next = open.pop()) {
     const { token, depth } = next;
     if (depth > MAX_DEPTH) {
       report(token.offset, `the YAML is nested more than ${MAX_DEPTH} levels deep`);
-      return undefined;
+      return false;
     }
+    if (isUnclosed(token)) unclosed.push(token.offset);
     if (token.type === 'document' && token.value) open.push({ token: token.value, depth });
     if ('items' in token) {
       for (const { key, value } of token.items as CST.CollectionItem[]) {
@@ -109,12 +127,25 @@ function tokenise(text: string, report: Report): CST.Token[] | undefined {
       }
     }
   }
-  return tokens;
+  // The library reports these at the end of the file, where nothing is wrong.
+  for (const offset of unclosed.sort((a, b) => a - b).slice(0, MAX_SYNTAX_ERRORS)) {
+    report(offset, `this ${text[offset]} is never closed`);
+  }
+  return unclosed.length === 0;
+}
+
+function isUnclosed(token: CST.Token): boolean {
+  if (token.type === 'flow-collection') return token.end.length === 0;
+  if (token.type === 'double-quoted-scalar' || token.type === 'single-quoted-scalar') {
+    return token.source.length < 2 || token.source.at(-1) !== token.source[0];
+  }
+  return false;
 }
 
 function syntaxMessage(code: string, message: string): string {
   if (code === 'TAB_AS_INDENT') return 'a tab indents this line';
-  if (code === 'TAG_RESOLVE_FAILED') return `${message.replace(/^Unresolved tag:/, 'unknown tag')}`;
+  if (code === 'TAG_RESOLVE_FAILED')
+    return message.replace(/^Unresolved tag:/, 'unknown tag').replace('tag:yaml.org,2002:', '!!');
   return `not valid YAML: ${message.charAt(0).toLowerCase()}${message.slice(1)}`;
 }
 
@@ -123,7 +154,8 @@ function syntaxHint(code: string, file: string): string | undefined {
   if (code === 'TAG_RESOLVE_FAILED') return 'experiments need no YAML tags; remove it';
   if (code === 'BAD_SCALAR_START' || (code === 'UNEXPECTED_TOKEN' && file === SET_FILE))
     return 'put the value in quotes';
-  if (code === 'MULTIPLE_DOCS') return 'keep one document';
+  if (code === 'BLOCK_AS_IMPLICIT_KEY')
+    return 'the next line is indented too far, or this text holds a colon and needs quotes';
   return undefined;
 }
 
@@ -139,6 +171,7 @@ class Converter {
   readonly #open = new Set<ParsedNode>();
   readonly #faultsBefore: number;
   #nodes = 0;
+  #broken = false;
 
   constructor(document: Document.Parsed, source: Source, start: number, diagnostics: Diagnostics) {
     this.#document = document;
@@ -152,7 +185,8 @@ class Converter {
     const root = this.#document.contents as ParsedNode | null;
     if (!root) return this.#emptyScalar(0);
     try {
-      return this.#convert(root, 0);
+      const tree = this.#convert(root, 0);
+      return this.#broken ? undefined : tree;
     } catch (error) {
       if (error instanceof Stop && this.#diagnostics.count > this.#faultsBefore) return undefined;
       throw error;
@@ -180,7 +214,11 @@ class Converter {
     if (isAlias(node)) return this.#convertAlias(node as ParsedNode & { source: string }, depth);
     if (node.anchor !== undefined) this.#anchors.set(node.anchor, node);
     if (node.tag !== undefined && !plainTags.has(node.tag)) {
-      this.#report(node, `unknown tag ${node.tag}`, 'experiments need no YAML tags; remove it');
+      this.#report(
+        node,
+        `unknown tag ${node.tag.replace('tag:yaml.org,2002:', '!!')}`,
+        'experiments need no YAML tags; remove it',
+      );
     }
     const at = this.#at(node.range[0]);
     if (isScalar(node)) return this.#convertScalar(node as Scalar.Parsed, at.offset - this.#start);
@@ -205,6 +243,7 @@ class Converter {
         this.#source.file === SET_FILE
           ? 'a text that starts with * needs quotes'
           : `a text that starts with * needs quotes: "*${name}"`;
+      this.#broken = true;
       this.#report(alias, message, hint);
       return this.#emptyScalar(alias.range[0]);
     }
