@@ -52,7 +52,8 @@ export async function follow(run: Run, options: FollowOptions): Promise<number> 
   if (final.failure && field && describeField) final.failure.field = describeField(field);
   reporter.end(final);
   const command = resumeCommand(final);
-  if (command) reporter.note(`Go on with: ${command}`);
+  // The command stands alone on the last line: for the mouse, and for programs.
+  if (command) reporter.note(`Go on with:\n${command}`);
   // The experiment names something that only the run could see to be impossible.
   if (field && final.state === RunState.FAILED) return ExitCode.invalid;
   return exitCodeOf(final.state, interrupts.exitCode);

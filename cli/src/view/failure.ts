@@ -14,7 +14,6 @@ export function failureLines(run: Run): string[] {
   const tail = failure?.traceback ? failure.traceback.trimEnd().split('\n') : logTail;
   if (tail.length > 0) lines.push('', ...tail.map((line) => `  ${line}`));
   lines.push('', `Log: ${folder}/run.log`);
-  if (failure?.traceback) lines.push('This is a bug in qscope: please report it with the lines above.');
   return lines;
 }
 

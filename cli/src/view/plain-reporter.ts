@@ -8,7 +8,8 @@ import { RunModel } from './run-model.js';
 import { eventNote, resultLines } from './summary.js';
 
 const LINE_MS = 30_000;
-const LINE_SHARE = 0.05;
+/** Lines per phase, when they come faster than every LINE_MS. */
+const LINES = 20;
 
 export interface PlainOptions {
   /** Warnings and failures only. */
@@ -19,7 +20,7 @@ export interface PlainOptions {
 /** Lines that stay: for log files, CI and terminals that cannot rewrite a line. */
 export class PlainReporter implements Reporter {
   private readonly model = new RunModel();
-  private last: { phase: string; share: number; time: number } | undefined;
+  private last: { phase: string; part: number; time: number } | undefined;
 
   constructor(private readonly options: PlainOptions = {}) {}
 
@@ -54,14 +55,9 @@ export class PlainReporter implements Reporter {
     const { progress } = this.model;
     if (!progress) return false;
     const now = (this.options.now ?? Date.now)();
-    const current = { phase: progress.phase, share: share(this.model), time: now };
+    const current = { phase: progress.phase, part: Math.floor(share(this.model) * LINES + 1e-9), time: now };
     const { last } = this;
-    const due =
-      !last ||
-      last.phase !== current.phase ||
-      current.share - last.share >= LINE_SHARE ||
-      now - last.time >= LINE_MS ||
-      (current.share === 1 && last.share < 1);
+    const due = !last || last.phase !== current.phase || last.part < current.part || now - last.time >= LINE_MS;
     if (due) this.last = current;
     return due;
   }
