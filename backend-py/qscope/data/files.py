@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import zstandard
 
@@ -21,6 +21,8 @@ from qscope.errors import UserError
 FORMATS = ("jsonl", "json", "parquet", "csv", "tsv", "txt")
 COMPRESSIONS = ("gz", "zst")
 READABLE = "Readable are ." + ", .".join(FORMATS) + "; each also as .gz or .zst."
+
+Item = TypeVar("Item")
 
 # A single row larger than this is a broken file far more often than a document.
 MAX_ROW_BYTES = 64 << 20
@@ -119,24 +121,47 @@ def blocks(file: TextFile) -> Iterator[bytes]:
     Raises:
         UserError: the file is damaged, cut short or unreadable (TEXT_DAMAGED).
     """
-    try:
-        with file.path.open("rb") as stream:
-            match file.compression:
-                case "gz":
-                    yield from _decompressed(stream, lambda: zlib.decompressobj(wbits=31), padding=b"\0")
-                case "zst":
-                    yield from _decompressed(stream, lambda: zstandard.ZstdDecompressor().decompressobj(), padding=b"")
-                case _:
-                    while block := stream.read(_BLOCK):
-                        yield block
-    except (zlib.error, zstandard.ZstdError, EOFError) as error:
-        raise damaged(file, str(error)) from error
-    except OSError as error:
-        raise UserError(
-            f"{file.label}: cannot be read ({error.strerror or error}).",
-            remedy="Check the file and its permissions.",
-            reason="TEXT_NOT_FOUND",
-        ) from error
+
+    def refusal(error: Exception) -> UserError:
+        if isinstance(error, OSError):
+            return UserError(
+                f"{file.label}: cannot be read ({error.strerror or error}).",
+                remedy="Check the file and its permissions.",
+                reason="TEXT_NOT_FOUND",
+            )
+        return damaged(file, str(error))
+
+    return translated(_blocks(file), (zlib.error, zstandard.ZstdError, EOFError, OSError), refusal)
+
+
+def _blocks(file: TextFile) -> Iterator[bytes]:
+    with file.path.open("rb") as stream:
+        match file.compression:
+            case "gz":
+                yield from _decompressed(stream, lambda: zlib.decompressobj(wbits=31), padding=b"\0")
+            case "zst":
+                yield from _decompressed(stream, lambda: zstandard.ZstdDecompressor().decompressobj(), padding=b"")
+            case _:
+                while block := stream.read(_BLOCK):
+                    yield block
+
+
+def translated(
+    source: Iterator[Item], errors: tuple[type[Exception], ...], into: Callable[[Exception], UserError]
+) -> Iterator[Item]:
+    """The items of ``source``, with its errors turned into errors for people.
+
+    Nothing is caught around the ``yield``: an interpreter that shuts down closes open generators after the names in
+    their ``except`` clauses are gone, and would complain about each.
+    """
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            return
+        except errors as error:
+            raise into(error) from error
+        yield item
 
 
 def damaged(file: TextFile, why: str) -> UserError:
@@ -147,6 +172,11 @@ def damaged(file: TextFile, why: str) -> UserError:
         remedy="Download or write the file again.",
         reason="TEXT_DAMAGED",
     )
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _decompressed(stream: BinaryIO, start: Callable[[], object], padding: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from qscope.data import files
-from qscope.data.files import TextFile, characters, damaged, decoded, lines, seekable
+from qscope.data.files import TextFile, brief, characters, damaged, decoded, lines, seekable, translated
 from qscope.errors import UserError
 
 # A document of a .txt file is cut here, so that a file of one endless line still streams.
@@ -185,21 +185,19 @@ def _separated(file: TextFile, column: str, skip: int, at: str, delimiter: str) 
     # The terminator stays on the line: a quoted cell may span lines.
     source = (decoded(file, number, raw) + "\n" for number, raw in enumerate(lines(file), start=1))
     reader = csv.reader(source, delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            return
-        if column not in header:
-            raise missing_column(f"{file.label}:1", column, header, at)
-        index = header.index(column)
-        for number, cells in enumerate(reader):
-            if number < skip:
-                continue
-            if cells and len(cells) != len(header):
-                raise _bad(f"{file.label}:{reader.line_num}", f"{len(cells)} cells, but the header names {len(header)}")
-            yield cells[index].replace("\r\n", "\n") if cells else ""
-    except csv.Error as error:
-        raise _bad(f"{file.label}:{reader.line_num}", f"not a row of the table ({error})") from error
+    table = translated(
+        reader, (csv.Error,), lambda error: _bad(f"{file.label}:{reader.line_num}", f"not a row of the table ({error})")
+    )
+    header = next(table, None)
+    if header is None:
+        return
+    if column not in header:
+        raise missing_column(f"{file.label}:1", column, header, at)
+    index = header.index(column)
+    for cells in itertools.islice(table, skip, None):
+        if cells and len(cells) != len(header):
+            raise _bad(f"{file.label}:{reader.line_num}", f"{len(cells)} cells, but the header names {len(header)}")
+        yield cells[index].replace("\r\n", "\n") if cells else ""
 
 
 def _csv(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
@@ -212,25 +210,31 @@ def _tsv(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
 
 def _parquet(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
     import pyarrow
+
+    return translated(
+        _parquet_rows(file, column, skip, at),
+        (pyarrow.ArrowException, OSError, UnicodeDecodeError),
+        lambda error: damaged(file, brief(error)),
+    )
+
+
+def _parquet_rows(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
     import pyarrow.parquet
 
     with seekable(file) as stream:
-        try:
-            table = pyarrow.parquet.ParquetFile(stream)
-            names = table.schema_arrow.names
-            if column not in names:
-                raise missing_column(file.label, column, names, at)
-            groups, number = list(range(table.num_row_groups)), 0
-            while groups and number + (size := table.metadata.row_group(groups[0]).num_rows) <= skip:
-                number += size
-                groups.pop(0)
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    if number > skip:
-                        yield text_of({column: value}, column, f"{file.label}: row {number}", at)
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise damaged(file, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        table = pyarrow.parquet.ParquetFile(stream)
+        names = table.schema_arrow.names
+        if column not in names:
+            raise missing_column(file.label, column, names, at)
+        groups, number = list(range(table.num_row_groups)), 0
+        while groups and number + (size := table.metadata.row_group(groups[0]).num_rows) <= skip:
+            number += size
+            groups.pop(0)
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                if number > skip:
+                    yield text_of({column: value}, column, f"{file.label}: row {number}", at)
 
 
 def _txt(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qscope.data.files import TextFile, digest
+from qscope.data.files import TextFile, brief, digest
 from qscope.data.formats import rows, text_of
 from qscope.errors import UserError
 
@@ -103,7 +103,7 @@ class DatasetReader:
             row = next(self._rows, None)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self._name['source']}: reading stopped after row {self._row} ({_first_line(error)}).",
+                f"{self._name['source']}: reading stopped after row {self._row} ({brief(error)}).",
                 remedy="Check the network and resume the run.",
                 reason="TEXT_UNREACHABLE",
                 field=f"{self._at}.source",
@@ -188,7 +188,3 @@ class ShuffledReader:
             held.append(text)
         order = np.random.default_rng((self._seed, self._pass, self._number)).permutation(len(held))
         self._held = [held[i] for i in order]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from qscope.data.files import classify, find_files
+from qscope.data.files import brief, classify, find_files
 from qscope.data.readers import DatasetReader, FileReader, ShuffledReader, TextReader
 from qscope.errors import UserError
 from qscope.v1.text_pb2 import TextSource
@@ -87,7 +87,7 @@ def _hub_reader(source: TextSource, column: str, at: str) -> TextReader:
         dataset = datasets.load_dataset(name, source.config or None, split=split, revision=commit, streaming=True)
     except (ValueError, OSError, RuntimeError, httpx.HTTPError) as error:
         raise UserError(
-            f"{name}: cannot be opened as a dataset ({str(error).splitlines()[0] if str(error) else error!r}).",
+            f"{name}: cannot be opened as a dataset ({brief(error)}).",
             remedy="Check 'config' and 'split'; datasets that run code of their own are not supported.",
             reason="TEXT_NOT_FOUND",
             field=f"{at}.source",
