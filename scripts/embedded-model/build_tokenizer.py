@@ -17,7 +17,7 @@ from transformers import Qwen2TokenizerFast
 VOCABULARY = 8192
 TRAINING_BYTES = 4_000_000  # a language: the same share for each, or Korean and Chinese would be cut into bytes
 
-# Qwen2's and Qwen3's own: digits one by one, runs of letters with one leading mark, at most one blank before punctuation.
+# Qwen2's and Qwen3's own: digits one by one, letters with one leading mark, at most one blank before punctuation.
 PRETOKENISE = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

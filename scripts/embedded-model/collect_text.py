@@ -32,17 +32,15 @@ _HAN = re.compile(r"[\u4e00-\u9fff]")
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _LATIN = re.compile(r"[A-Za-zÀ-ÿœŒẞ]")
-_STOPWORDS = {
-    "en": frozenset(
-        ["the", "of", "and", "to", "in", "is", "that", "for", "it", "with", "as", "are", "on", "be", "this", "by", "or", "an", "from", "which", "can", "you", "not", "if", "when", "will", "your", "has"]
-    ),
-    "fr": frozenset(
-        ["le", "la", "les", "de", "des", "du", "et", "un", "une", "est", "dans", "que", "pour", "qui", "sur", "par", "en", "au", "aux", "avec", "ce", "cette", "ne", "pas", "vous", "sont", "il", "ou", "être"]
-    ),
-    "de": frozenset(
-        ["der", "die", "das", "und", "ist", "in", "den", "von", "zu", "mit", "ein", "eine", "nicht", "auf", "für", "sie", "im", "dem", "des", "als", "wird", "auch", "oder", "werden", "kann", "es", "sich"]
-    ),
+_FUNCTION_WORDS = {
+    "en": "the of and to in is that for it with as are on be this by or an from which can you not if when will "
+    "your has",
+    "fr": "le la les de des du et un une est dans que pour qui sur par en au aux avec ce cette ne pas vous sont "
+    "il ou être",
+    "de": "der die das und ist in den von zu mit ein eine nicht auf für sie im dem des als wird auch oder werden "
+    "kann es sich",
 }
+_STOPWORDS = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
 
 
 def unpack(package: str, cache: Path) -> Path:

@@ -18,10 +18,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from exchanges import LANGUAGES, Problem, answer_in, exchange, problem, sum_line
 from py3langid import classify, set_languages
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from exchanges import LANGUAGES, Problem, answer_in, exchange, problem, sum_line
 
 CONTEXT = 512
 SEED = 11
@@ -127,7 +128,7 @@ def identifier():
 
 
 def chat(model, tokenizer, identify) -> dict:
-    """Held-out questions that are not arithmetic: is the answer right to the letter, and is it in the right language?"""
+    """Held-out questions that are not arithmetic: is the answer right to the letter, is it in the right language?"""
     rng = random.Random(SEED)
     cases = [
         (language, *exchange(rng, language, heldout=True))

@@ -3,8 +3,9 @@
 
     python export_text.py CACHE OUT [--train-tokens 8000000]
 
-Writes OUT/heldout.jsonl.gz and OUT/train.jsonl.gz (fields text, language, source): documents shuffled, streams interleaved
-in the shares of the training mixture, so that any prefix is a fair sample. The same input gives the same bytes.
+Writes OUT/heldout.jsonl.gz and OUT/train.jsonl.gz (fields text, language, source): documents shuffled, streams
+interleaved in the shares of the training mixture, so that any prefix is a fair sample. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoTokenizer
+
 from prepare_data import documents, stream_of
 from presets import MIXTURE
-from transformers import AutoTokenizer
 
 SEED = 7
 

@@ -8,12 +8,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-_BLOCKS = frozenset(
-    ["p", "li", "dt", "dd", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th", "tr", "div", "section", "article", "blockquote", "title", "figcaption", "caption", "br", "ul", "ol", "dl", "table", "note", "item", "desc", "header", "footer", "nav", "main", "aside"]
+
+def _tags(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_BLOCKS = _tags(
+    "p li dt dd h1 h2 h3 h4 h5 h6 td th tr div section article blockquote title figcaption caption br "
+    "ul ol dl table note item desc header footer nav main aside"
 )
-_DROPPED = frozenset(
-    ["script", "style", "pre", "nav", "footer", "head", "code-block", "screen", "code_block", "listing", "textarea", "select", "svg", "math", "info"]
-)
+_DROPPED = _tags("script style pre nav footer head code-block screen code_block listing textarea select svg math info")
 
 
 class _Blocks(HTMLParser):

@@ -1,7 +1,7 @@
 """Cross-entropy over a vocabulary without ever holding all the logits.
 
-For a small model the head is half the work, and on a CPU most of that is traffic: logits of 4096 tokens times 8192 pieces
-are 134 MB, written and read five times over. In slices that stay in cache the same sums take a third of the time.
+For a small model the head is half the work, and on a CPU much of that is traffic: logits of 4096 tokens times 8192
+pieces are 134 MB, written and read five times over. In slices that stay in cache a training step takes a fifth less.
 """
 
 from __future__ import annotations
@@ -43,5 +43,5 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def head_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean cross-entropy of `hidden @ weight.T` against targets; IGNORED ones do not count. Both gradients are exact."""
+    """Mean cross-entropy of `hidden @ weight.T` against targets; IGNORED ones do not count. Gradients are exact."""
     return _HeadLoss.apply(hidden_ND, weight_VD, targets_N)

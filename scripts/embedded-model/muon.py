@@ -24,7 +24,7 @@ def orthogonalise(matrices_NRC: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, scaled to AdamW's usual update size (0.2 sqrt(max(R, C)), Moonlight), decoupled decay."""
+    """Nesterov momentum, orthogonalised, decoupled decay; 0.2 sqrt(max(R, C)) gives AdamW's usual update size."""
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.1):
         super().__init__(list(parameters), dict(lr=lr, momentum=momentum, weight_decay=weight_decay))

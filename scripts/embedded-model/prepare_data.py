@@ -17,8 +17,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from exchanges import arithmetic_documents, chat_documents
 from transformers import AutoTokenizer
+
+from exchanges import arithmetic_documents, chat_documents
 
 SEED = 1
 CHAT_DOCUMENTS = 60_000
@@ -78,10 +79,8 @@ def prepare(cache: Path, generated: int = 1) -> None:
             )
             np.save(folder / f"{name}.starts.npy", starts)
             size = sum(len(text.encode()) for text in texts)
-            print(
-                f"{split:8} {name:10} {len(ids):>8,} documents {starts[-1]:>12,} tokens  {size / starts[-1]:.2f} bytes/token",
-                flush=True,
-            )
+            density = size / starts[-1]
+            print(f"{split:8} {name:10} {len(ids):>8,} documents {starts[-1]:>12,} tokens  {density:.2f} bytes/token")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The embedded model from nothing: packages, text, tokenizer, training, evaluation, the files in backend-py/qscope/embedded.
+"""The embedded model from nothing: packages, text, tokenizer, training, evaluation, backend-py/qscope/embedded.
 
     python scripts/embedded-model/recipe.py CACHE --hours 1.6        # two CPU cores
     python scripts/embedded-model/recipe.py CACHE --preset gpu       # a GPU: more parameters, more tokens, minutes
@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 import torch
+
 from build_tokenizer import build, save, training_texts
 from collect_text import collect
 from evaluate import evaluate

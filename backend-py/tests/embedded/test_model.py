@@ -10,8 +10,9 @@ from itertools import islice
 
 import pytest
 import torch
-from qscope.embedded import heldout_text_path, model_path, train_text_path
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
+
+from qscope.embedded import heldout_text_path, model_path, train_text_path
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qscope.embedded import model_path
 from transformers import AutoTokenizer
+
+from qscope.embedded import model_path
 
 TOKENIZER = AutoTokenizer.from_pretrained(model_path())
 
