@@ -57,26 +57,21 @@ export async function loadExperiment(files: readonly string[], options: LoadOpti
   const { set = [], verb, cwd = process.cwd(), environment = process.env } = options;
   const diagnostics = new Diagnostics();
   const sources: Source[] = [];
-  const meant = new Set<string>();
-  const reading = { cwd, diagnostics, sources, meant };
+  const reading = { cwd, diagnostics, sources, meant: new Set<string>(), incomplete: false };
 
-  const trees = files.map((file) => readFileTree(file, reading));
-  // With a file unread every field it may have given would seem to be missing.
-  if (trees.includes(undefined)) diagnostics.throwIfAny();
-  const settings = readSetTree(set, ExperimentSchema, reading);
-  const known: Tree[] = [...trees, settings].filter((tree) => tree !== undefined);
-  const [first, ...others] = known;
-  if (!first) throw new Error('loadExperiment needs at least one file');
-  const tree = others.reduce(merge, first);
+  const trees: (Tree | undefined)[] = files.map((file) => readFileTree(file, reading));
+  trees.push(readSetTree(set, ExperimentSchema, reading));
+  const [first, ...others] = trees.filter((tree) => tree !== undefined);
+  if (!first) {
+    diagnostics.throwIfAny();
+    throw new Error('loadExperiment needs a file');
+  }
+  const tree = others.reduce<Tree>(merge, first);
 
-  const context: ReadContext = {
-    diagnostics,
-    meant,
-    environment,
-    cwd,
-    origins: new Map(),
-    places: new Map([['', first.at]]),
-  };
+  const { meant, incomplete } = reading;
+  const origins: ReadContext['origins'] = new Map();
+  const places: ReadContext['places'] = new Map([['', first.at]]);
+  const context: ReadContext = { diagnostics, meant, incomplete, environment, cwd, origins, places };
   const experiment = readMessage(ExperimentSchema, tree, '', context) as Experiment;
   checkTask(experiment, verb, context);
   await validate(ExperimentSchema, experiment, context);

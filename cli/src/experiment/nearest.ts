@@ -17,10 +17,13 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
-/** Name in the folder of a missing file that is close to it. */
+/** Name in the folder of a missing file that is close to it; the ending does not count. */
 export function nearestFile(absolute: string): string | undefined {
   try {
-    return nearest(path.basename(absolute), readdirSync(path.dirname(absolute)).slice(0, 1000).sort());
+    const names = readdirSync(path.dirname(absolute)).slice(0, 1000).sort();
+    const stem = (name: string) => path.parse(name).name;
+    const near = nearest(stem(absolute), names.map(stem));
+    return names.find((name) => stem(name) === near);
   } catch {
     return undefined;
   }

@@ -18,24 +18,31 @@ interface Context {
   sources: Source[];
   /** Fields that a misspelt name probably meant. */
   meant: Set<string>;
+  /** A file could not be read: what it may have given is not missing. */
+  incomplete: boolean;
 }
 
 /** Reads a file below the files it extends. */
 export function readFileTree(file: string, context: Context, from?: At, chain: string[] = []): MapTree | undefined {
   const { cwd, diagnostics } = context;
+  const incomplete = () => {
+    context.incomplete = true;
+    return undefined;
+  };
   const source = readSource(file, from ? { cwd, diagnostics, from } : { cwd, diagnostics });
-  if (!source) return undefined;
+  if (!source) return incomplete();
   const tree = parseYaml(source, diagnostics);
   const base = tree?.kind === 'map' ? readBase(tree, source, context, [...chain, path.resolve(cwd, file)]) : undefined;
   context.sources.push(source);
-  if (!tree) return undefined;
+  if (!tree) return incomplete();
   if (tree.kind !== 'map') {
     const empty = tree.kind === 'scalar' && tree.value === null;
     const found = empty ? 'the file is empty' : `the file holds a ${tree.kind === 'list' ? 'list' : 'single value'}`;
     diagnostics.add(tree.at, '', `${found}, not an experiment`, 'start from `qscope config init`');
-    return undefined;
+    return incomplete();
   }
   const own = { ...tree, entries: new Map([...tree.entries].filter(([key]) => key !== 'extends')) };
+  if (tree.entries.has('extends') && !base) incomplete();
   return base ? (merge(base, own) as MapTree) : own;
 }
 

@@ -20,6 +20,8 @@ export interface ReadContext {
   places: Map<string, At>;
   /** Fields that a misspelt name probably meant: they are not missing as well. */
   meant: Set<string>;
+  /** A file could not be read: what it may have given is not missing. */
+  incomplete: boolean;
   environment: NodeJS.ProcessEnv;
   /** Where the shell stands. */
   cwd: string;
@@ -123,7 +125,7 @@ function setDefault(message: ReflectMessage, field: DescField, parent: string, c
     if (diagnostics.count > 0) throw new Error(`the contract gives ${path} a default that does not fit: ${text}`);
     return;
   }
-  if (!isRequired(field) || context.meant.has(path)) return;
+  if (!isRequired(field) || context.incomplete || context.meant.has(path)) return;
   const at = nearestPlace(parent, context.places);
   if (at) context.diagnostics.add(at, path, 'is required', doc && `add ${field.name}: ${doc}`);
 }

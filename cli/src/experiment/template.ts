@@ -25,6 +25,7 @@ export function experimentTemplate(task: Task, { file, schema }: { file: string;
   const context = {
     diagnostics,
     meant: new Set<string>(),
+    incomplete: false,
     environment: {},
     cwd: '/',
     origins: new Map(),

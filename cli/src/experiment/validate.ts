@@ -15,13 +15,17 @@ export async function validate(desc: DescMessage, message: Message, context: Rea
   for (const violation of result.violations ?? []) report(violation, reflect(desc, message), context);
 }
 
-function report(violation: Violation, root: ReflectMessage, { diagnostics, meant, places }: ReadContext): void {
+function report(
+  violation: Violation,
+  root: ReflectMessage,
+  { diagnostics, incomplete, meant, places }: ReadContext,
+): void {
   const oneof = violation.field.find((element): element is DescOneof => element.kind === 'oneof');
   const path = pathToString(oneof ? violation.field.slice(0, -1) : violation.field);
   const names = oneof?.fields.map(({ name }) => join(path, name)) ?? [];
   // The reader was there first and said it better.
   if (names.some((name) => diagnostics.touches(name) || meant.has(name))) return;
-  if (diagnostics.touches(path) || (violation.ruleId === 'required' && meant.has(path))) return;
+  if (diagnostics.touches(path) || (violation.ruleId === 'required' && (incomplete || meant.has(path)))) return;
   const field = lastField(violation.field);
   const onGroup = violation.ruleId.startsWith('repeated.unique') ? duplicateIndex(violation.field, root) : undefined;
   const place = onGroup === undefined ? path : `${path}[${onGroup}]`;
