@@ -104,7 +104,8 @@ def main(folder: str, recipes: dict[str, str] | None = None) -> int:
                 journal.append(state_changed=StateChanged(state=RUN_STATE_RUNNING, message=message))
                 ending, code = _attempt(run, journal, stop, recipes)
                 if ending.HasField("failure"):
-                    print(ending.failure.traceback or ending.failure.message, file=sys.stderr, flush=True)
+                    failure = ending.failure
+                    print(f"{failure.traceback}{failure.message} {failure.remedy}", file=sys.stderr, flush=True)
                 journal.append(state_changed=ending)
                 return code
     except UserError as error:

@@ -69,7 +69,7 @@ class Jobs:
         """Begins the job of `folder` and waits until it holds the folder or has ended; nothing when it is active.
 
         Raises:
-            UserError: WORKER_STOPPING.
+            UserError: WORKER_STOPPING, or RUN_ACTIVE when a process that this worker did not begin holds the folder.
         """
         async with self._starting:
             if self.stopping:
@@ -78,6 +78,8 @@ class Jobs:
                 )
             if folder.path in self._jobs:
                 return
+            # The job would find out as well, but only its log would say so.
+            await asyncio.to_thread(_refuse_if_held, folder)
             process = await asyncio.to_thread(_spawn, folder)
             record = ProcessRecord.of(process.pid, derive_state(folder).last_sequence)
             job = self._jobs[folder.path] = Job(folder, process, record, detach)
@@ -172,6 +174,11 @@ class Jobs:
         aborted = asyncio.create_task(abort.wait())
         await asyncio.wait([everything, aborted], return_when=asyncio.FIRST_COMPLETED)
         aborted.cancel()
+
+
+def _refuse_if_held(folder: RunFolder) -> None:
+    with folder.lock():
+        pass
 
 
 def _spawn(folder: RunFolder) -> subprocess.Popen[bytes]:

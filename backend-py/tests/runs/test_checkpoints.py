@@ -191,7 +191,7 @@ while True:
 
 def test_killed_while_saving_again_and_again(tmp_path):
     steps = []
-    for delay in (0.05, 0.11, 0.17):
+    for delay in (0.07, 0.19):
         child = subprocess.run(
             [sys.executable, "-c", _KILLED, str(tmp_path), str(delay)], capture_output=True, text=True, check=False
         )
