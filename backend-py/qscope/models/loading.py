@@ -59,6 +59,14 @@ def load_model(name: str, options: ModelOptions, device: torch.device | str = "c
     config = load_config(source)
     tokenizer = _load_tokenizer(source)
     model = _load_weights(source, config, choose_dtype(options.precision, device), device)
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"{name}: its tokenizer knows {len(tokenizer):,} tokens, but the model only {rows:,}.",
+            remedy="Put the tokenizer the model was trained with into the folder.",
+            reason="TOKENIZER_MISMATCH",
+            field="model",
+        )
     return wrap_model(model, tokenizer, name=name, commit=source.commit)
 
 

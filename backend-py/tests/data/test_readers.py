@@ -271,3 +271,10 @@ def test_any_text_survives_the_round_trip(tmp_path_factory, texts, suffix):
         return
     path.write_bytes(encode(texts, suffix))
     assert read(path) == texts
+
+
+@pytest.mark.parametrize("source", ["embedded", "embedded-heldout"])
+def test_the_embedded_text_is_at_hand(source):
+    reader = open_text(TextSource(source=source, field="ignored"))
+    assert all(reader.read() for _ in range(50))
+    assert reader.identity()["source"] == source

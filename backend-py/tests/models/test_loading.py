@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
@@ -195,6 +196,13 @@ def test_a_model_that_is_no_decoder_is_refused(folder):
 def test_damaged_weights_and_tokenizer_are_refused(folder):
     (folder / "tokenizer.json").write_text("{")
     assert refusal(folder).reason == "TOKENIZER_MISSING"
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder, tokenizer):
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens([f"new {i}" for i in range(100)])
+    larger.save_pretrained(folder)
+    assert refusal(folder).reason == "TOKENIZER_MISMATCH"
 
 
 def test_cut_weights_are_refused(folder):
