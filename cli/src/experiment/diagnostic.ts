@@ -128,13 +128,13 @@ export function renderDiagnostics(diagnostics: readonly Diagnostic[], options: R
   const paint = (code: number, text: string) => (options.color ? `\u001b[${code}m${text}\u001b[0m` : text);
   const blocks = diagnostics.map((diagnostic) => {
     const { file, line, column, path, message, suggestion, sourceLine } = diagnostic;
-    const place = paint(1, `${file}:${line}:${column}`);
-    const lines = [`${place} ${path === '' ? '' : `${paint(36, path)}: `}${message}`];
+    const place = paint(1, clean(`${file}:${line}:${column}`));
+    const lines = [`${place} ${path === '' ? '' : `${paint(36, clean(path))}: `}${clean(message)}`];
     if (sourceLine !== undefined) {
       const { text, caret } = excerpt(sourceLine, column, Math.max(20, options.columns) - 4);
       lines.push(`  ${text}`, `  ${caret}${paint(31, '^')}`);
     }
-    if (suggestion !== undefined) lines.push(`  ${paint(32, suggestion)}`);
+    if (suggestion !== undefined) lines.push(`  ${paint(32, clean(suggestion))}`);
     return lines.join('\n');
   });
   const count = summary(diagnostics.length + (options.omitted ?? 0));
@@ -147,10 +147,14 @@ const unprintable = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066
 const wide =
   /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}]/u;
 
+/** Text of a file, safe for a terminal: no escape sequences, no change of direction. */
+function clean(text: string): string {
+  return text.replace(/\t/g, ' ').replace(unprintable, '\ufffd');
+}
+
 /** The part of a line around a column that fits the width, and the blanks that put a caret below that column. */
 function excerpt(line: string, column: number, width: number): { text: string; caret: string } {
   const start = column > width - 8 ? column - Math.floor(width / 2) : 0;
-  const clean = (text: string) => text.replace(/\t/g, ' ').replace(unprintable, '\ufffd');
   const before = clean(line.slice(start, column - 1));
   let room = width - displayWidth(before);
   let after = '';

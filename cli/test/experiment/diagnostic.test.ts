@@ -50,11 +50,11 @@ test('long lines are cut around the fault', () => {
 });
 
 test('control characters do not reach the terminal', () => {
-  const rendered = renderDiagnostics([{ ...fault, column: 1, sourceLine: 'a\u001b[31m\u202eb' }], {
-    color: false,
-    columns: 80,
-  });
-  expect(rendered).toContain('a\ufffd[31m\ufffdb');
+  const hostile = 'a\u001b[31m\u202eb';
+  const everywhere = { file: hostile, path: hostile, message: hostile, suggestion: hostile, sourceLine: hostile };
+  const rendered = renderDiagnostics([{ ...fault, column: 1, ...everywhere }], { color: false, columns: 80 });
+  expect(rendered).not.toMatch(/(?!\n)[\p{Cc}\u202e]/u);
+  expect(rendered.split('a\ufffd[31m\ufffdb').length).toBe(6);
 });
 
 test('as data', () => {
