@@ -49,7 +49,7 @@ class CpuKernel:
         def tokens(mine: Iterator[slice]) -> None:
             scores_bF = x_BD.new_empty(min(rows, B), F)
             blocks = F // loops.BLOCK
-            scratch = [np.empty(n, kind) for n, kind in zip((blocks, blocks, F + 1, F + 1), (x.dtype, np.int64) * 2)]
+            scratch = [np.empty(n, kind) for n in (blocks, F + 1) for kind in (x.dtype, np.int64)]
             for part in mine:
                 part_bF = torch.mm(x_BD[part], W_enc_DF, out=scores_bF[: part.stop - part.start])
                 loops.select_rows(part_bF.numpy(), b_enc, values[part], indices[part], *scratch)

@@ -33,10 +33,13 @@ def _floor_for(scores_N, n, fewest, most, guess):
     """
     low = scores_N[0] * 0
     high = low
+    positive = 0
     for i in range(n):
         high = max(high, scores_N[i])
-    count = _count_at_least(scores_N, n, high)
-    if not high > 0 or count >= fewest:
+        positive += scores_N[i] > 0
+    if positive < fewest:
+        return low
+    if _count_at_least(scores_N, n, high) >= fewest:
         return high
     middle = guess if low < guess < high else (low + high) / 2
     while low < middle < high:
@@ -173,10 +176,10 @@ def _fill_with_zeros(values_K, indices_K, kept):
 
 @njit(**_fast)
 def _holds(indices_K, n, index):
+    found = False
     for i in range(n):
-        if indices_K[i] == index:
-            return True
-    return False
+        found |= indices_K[i] == index
+    return found
 
 
 @njit(**_fast)
