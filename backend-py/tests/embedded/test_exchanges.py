@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import re
 from itertools import islice
-from pathlib import Path
 
 import pytest
 
-RECIPE = Path(__file__).resolve().parents[3] / "scripts" / "embedded-model"
 LANGUAGES = ("en", "zh", "ru", "fr", "de", "ko")
 SENTENCES = {
     "en": ["The printer is ready."], "zh": ["打印机已准备好。"], "ru": ["Принтер готов."],
@@ -20,9 +17,8 @@ SUM = re.compile(r"(\d+) ([-+×]) (\d+) = (\d+)")
 
 
 @pytest.fixture
-def exchanges(monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPE))
-    return importlib.import_module("exchanges")
+def exchanges(recipe):
+    return recipe("exchanges")
 
 
 def sums(text):
