@@ -154,8 +154,8 @@ def test_a_sentence_is_kept_once(recipe):
 @pytest.mark.parametrize(
     ("name", "kind", "content", "blocks"),
     [
-        ("a.html", "html", "<p>One <b>thing</b>.</p><pre>code</pre><li>Two &amp; three</li>", ["One thing.", "Two & three"]),
-        ("a.1", "man", ".TH A 1\na \\- does \\fBit\\fR\n.PP\nSee\n.BR b (1).\n.nf\ncode\n.fi\n", ["a - does it", "See b(1)."]),
+        ("a.html", "html", "<p>One <b>bit</b>.</p><pre>x</pre><li>Two &amp; three</li>", ["One bit.", "Two & three"]),
+        ("a.1", "man", ".TH A 1\na \\- \\fBit\\fR\n.PP\nSee\n.BR b (1).\n.nf\ncode\n.fi\n", ["a - it", "See b(1)."]),
         ("a", "fortune", "One.\n%\nTwo\nlines.\n%\n", ["One.", "Two lines."]),
         ("a.page", "mallard", "<page><info><desc>meta</desc></info><p>Text.</p><screen>ls</screen></page>", ["Text."]),
     ],
