@@ -77,7 +77,7 @@ def evaluate(
         loaded: the model the SAEs belong to.
         saes: one SAE per layer.
         stream: held-out token sequences.
-        count: tokens to read (rounded up to whole batches).
+        count: tokens to read (rounded up to whole sequences).
         batch_tokens: tokens per forward pass at most; fewer when the vocabulary is large.
         filter: what *filtered* means; see the module.
         on_progress: called with the tokens done.
@@ -95,7 +95,7 @@ def evaluate(
     while tokens < count:
         if should_stop():
             return None
-        batch = stream.next_batch(sequences)
+        batch = stream.next_batch(min(sequences, math.ceil((count - tokens) / stream.context)))
         if batch is None:
             break
         mask_BT = batch.attention_mask_BT.to(loaded.device)
