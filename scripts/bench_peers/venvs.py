@@ -48,7 +48,9 @@ def ensure(peer: str, folder: Path) -> Path:
     torch = next(line for line in pins if line.startswith("torch=="))
     pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet")
     _run(*pip, torch)
-    _run(*pip, "-r", str(requirements(peer)))
+    # The pins are complete. torchvision, which nnsight asks for, is left out: builds of it that do not match torch's
+    # break every import of transformers, and nothing here sees images.
+    _run(*pip, "--no-deps", "-r", str(requirements(peer)))
     stamp.write_text(wanted)
     return python
 
