@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, type OutputConfiguration } from 'commander';
 import { ExitCode, UserError } from './errors.js';
-import { forbidColour, guardOutput, hasColour, printNote, writeText } from './view/output.js';
+import { forbidColour, hasColour, printNote, writeText } from './view/output.js';
 
 /**
  * Every command, in the order of the help. The module `commands/NAME.js` is only read when its command is called:
@@ -23,7 +23,6 @@ interface CommandModule {
 
 /** Runs the command line and sets the exit code of the process. */
 export async function main(argv: readonly string[]): Promise<void> {
-  guardOutput();
   const args = argv.slice(2);
   if (args.includes('--no-color')) forbidColour();
   try {

@@ -80,19 +80,26 @@ export function whenOutputCloses(action: () => void): () => void {
   };
 }
 
-/** Must be called once at the start: an `error` event without a listener would be a crash with a stack trace. */
-export function guardOutput(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      // EIO is what a vanished terminal answers.
-      if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
-      if (broken.signal.aborted) return;
-      broken.abort();
-      onClosed();
-    });
-  }
+const guarded = new Set<NodeJS.WriteStream>();
+
+/**
+ * An `error` event without a listener would be a crash with a stack trace. A stream is guarded at its first use: opening
+ * one that is not needed costs several milliseconds.
+ */
+function guard(stream: NodeJS.WriteStream): void {
+  if (guarded.has(stream)) return;
+  guarded.add(stream);
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    // EIO is what a vanished terminal answers.
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
+    if (broken.signal.aborted) return;
+    broken.abort();
+    onClosed();
+  });
 }
 
 function writeTo(stream: NodeJS.WriteStream, text: string): void {
-  if (!broken.signal.aborted) stream.write(text);
+  if (broken.signal.aborted) return;
+  guard(stream);
+  stream.write(text);
 }
