@@ -8,9 +8,13 @@ const folders = ['cli/src/gen', 'backend-py/qscope/v1'];
 const before = fingerprint();
 execFileSync(process.execPath, ['scripts/generate.mjs'], { stdio: 'inherit' });
 const after = fingerprint();
-const changed = [...new Set([...before.keys(), ...after.keys()])].filter((file) => before.get(file) !== after.get(file));
+const changed = [...new Set([...before.keys(), ...after.keys()])].filter(
+  (file) => before.get(file) !== after.get(file),
+);
 if (changed.length > 0) {
-  process.stderr.write(`These generated files are stale; commit what \`npm run generate\` made of them:\n${changed.map((file) => `  ${file}\n`).join('')}`);
+  process.stderr.write(
+    `These generated files are stale; commit what \`npm run generate\` made of them:\n${changed.map((file) => `  ${file}\n`).join('')}`,
+  );
   process.exitCode = 1;
 }
 

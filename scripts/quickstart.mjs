@@ -7,9 +7,13 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
 const started = Date.now();
 process.stderr.write('quickstart: SAEs on every layer of the embedded Qwen3, about a minute on two cores\n\n');
-const result = spawnSync(process.execPath, ['cli/bin/qscope.js', 'train-sae', 'configs/embedded/quickstart.yaml', ...process.argv.slice(2)], {
-  stdio: 'inherit',
-});
+const result = spawnSync(
+  process.execPath,
+  ['cli/bin/qscope.js', 'train-sae', 'configs/embedded/quickstart.yaml', ...process.argv.slice(2)],
+  {
+    stdio: 'inherit',
+  },
+);
 if (result.status === 0) {
   process.stderr.write(`
 quickstart: done in ${((Date.now() - started) / 1000).toFixed(0)} s. Next:

@@ -2,7 +2,16 @@
 // before `npm ci`. Each part is skipped when its stamp says that its inputs have not changed; --force does all.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -25,7 +34,10 @@ if (seconds > 3) say(`ready after ${seconds.toFixed(0)} s`);
 function checkNode() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 20)) {
-    fail(`Node ${process.versions.node} is too old: qscope needs 20.20 or newer.`, 'Install a newer Node and run the command again.');
+    fail(
+      `Node ${process.versions.node} is too old: qscope needs 20.20 or newer.`,
+      'Install a newer Node and run the command again.',
+    );
   }
 }
 
@@ -53,7 +65,16 @@ async function installPythonPackages() {
     rmSync(venv, { recursive: true, force: true });
     run(python.command, ['-m', 'venv', venv]);
   }
-  const pip = ['-m', 'pip', '--disable-pip-version-check', '--no-input', 'install', '--quiet', '-c', 'backend-py/constraints.txt'];
+  const pip = [
+    '-m',
+    'pip',
+    '--disable-pip-version-check',
+    '--no-input',
+    'install',
+    '--quiet',
+    '-c',
+    'backend-py/constraints.txt',
+  ];
   const torch = readFileSync('backend-py/constraints.txt', 'utf8').match(/^torch==\S+/m)[0];
   say(`installing ${torch} (the largest download) and the Python packages of backend-py/constraints.txt`);
   // Torch goes first and alone: an unpinned or late resolution may pick another build with gigabytes of CUDA wheels.
@@ -73,7 +94,18 @@ async function torchIndex(build, torch) {
   if (wantsCuda || process.platform !== 'linux') return [];
   const dry = spawnSync(
     venvPython,
-    ['-m', 'pip', '--disable-pip-version-check', 'install', '--dry-run', '--quiet', '--no-deps', '--report', '-', torch],
+    [
+      '-m',
+      'pip',
+      '--disable-pip-version-check',
+      'install',
+      '--dry-run',
+      '--quiet',
+      '--no-deps',
+      '--report',
+      '-',
+      torch,
+    ],
     { encoding: 'utf8', maxBuffer: 1 << 26 },
   );
   if (dry.status === 0 && dry.stdout.includes('+cpu')) return [];
@@ -145,9 +177,15 @@ function read(file) {
 }
 
 function run(command, args) {
-  const result = spawnSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'], shell: windows && command.endsWith('.cmd') });
+  const result = spawnSync(command, args, {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    shell: windows && command.endsWith('.cmd'),
+  });
   if (result.status !== 0) {
-    fail(`\`${command} ${args.join(' ')}\` failed${result.error ? `: ${result.error.message}` : ` with exit code ${result.status}`}.`, 'The lines above say why.');
+    fail(
+      `\`${command} ${args.join(' ')}\` failed${result.error ? `: ${result.error.message}` : ` with exit code ${result.status}`}.`,
+      'The lines above say why.',
+    );
   }
 }
 

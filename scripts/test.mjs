@@ -14,7 +14,7 @@ const ESC = String.fromCharCode(27);
 
 const stages = [
   { name: 'generated code is fresh', command: [node, 'scripts/check-generated.mjs'] },
-  { name: 'biome', command: [bin('biome'), 'ci', '--error-on-warnings', '.'] },
+  { name: 'biome', command: [bin('biome'), 'ci', '--error-on-warnings', '--colors=off', '.'] },
   { name: 'ruff', command: [python, '-m', 'ruff', 'check', '.'], cwd: 'backend-py' },
   { name: 'TypeScript unit tests', command: [bin('vitest'), 'run', '--project', 'unit'] },
   {
@@ -73,7 +73,10 @@ function run({ command, cwd = '.', env = {} }) {
 function count(output) {
   const plain = output.replaceAll(new RegExp(`${ESC}\\[[0-9;]*m`, 'g'), '');
   const lines = plain.split('\n');
-  const closing = lines.findLast((line) => /^\s*Tests\s+\d+/.test(line)) ?? lines.findLast((line) => /\d+ (passed|failed).* in \d/.test(line)) ?? '';
+  const closing =
+    lines.findLast((line) => /^\s*Tests\s+\d+/.test(line)) ??
+    lines.findLast((line) => /\d+ (passed|failed).* in \d/.test(line)) ??
+    '';
   const number = (word) => Number(closing.match(new RegExp(`(\\d+) ${word}`))?.[1] ?? 0);
   return { passed: number('passed'), failed: number('failed') + number('errors?'), skipped: number('skipped') };
 }

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT, type Result, Sandbox } from '../cli/test/support/cli.js';
+import { type Result, ROOT, Sandbox } from '../cli/test/support/cli.js';
 
 /** The real Python that set-up installed; the sandbox's default is a stand-in for unit tests. */
 export const PYTHON = join(ROOT, 'backend-py/.venv/bin/python');

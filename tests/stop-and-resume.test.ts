@@ -4,10 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { RealSandbox, SMALL, weights } from './small.js';
 
-const LONGER = SMALL.replace('tokens: 16384', 'tokens: 65536').replace('every_steps: 8', 'every_steps: 4').replace(
-  'formats: [native, qwen_scope, saelens]',
-  'formats: [native]',
-);
+const LONGER = SMALL.replace('tokens: 16384', 'tokens: 65536')
+  .replace('every_steps: 8', 'every_steps: 4')
+  .replace('formats: [native, qwen_scope, saelens]', 'formats: [native]');
 
 describe('a run that is stopped or killed', () => {
   const boxes: RealSandbox[] = [];

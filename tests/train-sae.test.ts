@@ -114,7 +114,11 @@ describe('train-sae refuses', () => {
     ['k above the width', '--set train_sae.sae.d_sae=64 --set train_sae.sae.k=65', /k must not exceed d_sae/],
     ['a model that is not there', '--set model=./nowhere', /nowhere: no such folder/],
     ['a text that is not there', '--set train_sae.text.source=./none.jsonl', /none\.jsonl/],
-    ['too little text without repeat', '--set train_sae.text.repeat=false --set train_sae.text.source=./few.txt', /usable tokens/],
+    [
+      'too little text without repeat',
+      '--set train_sae.text.repeat=false --set train_sae.text.source=./few.txt',
+      /usable tokens/,
+    ],
   ])('%s, in one sentence and without a stack trace', async (_, set, sentence) => {
     box.experiment('A few words only, and no more.\n', 'few.txt');
     const { code, stdout, stderr } = await box.run(['train-sae', box.experiment(SMALL), ...set.split(' ')]);

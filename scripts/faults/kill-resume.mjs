@@ -44,11 +44,19 @@ try {
     } else {
       killGroup(pid);
       const { code, text } = qscope(['runs', 'resume', path.basename(disturbed), '--detach']);
-      rows.push({ kill, target, after: wait, steps: before, outcome: code === 0 ? 'resumed' : `resume failed: ${text}` });
+      rows.push({
+        kill,
+        target,
+        after: wait,
+        steps: before,
+        outcome: code === 0 ? 'resumed' : `resume failed: ${text}`,
+      });
       if (code !== 0) throw new Error(text);
     }
     const row = rows.at(-1);
-    process.stdout.write(`${String(row.kill).padStart(3)}  ${row.target.padEnd(6)}  after ${(row.after / 1000).toFixed(1)} s  newest checkpoint ${row.steps}  ${row.outcome}\n`);
+    process.stdout.write(
+      `${String(row.kill).padStart(3)}  ${row.target.padEnd(6)}  after ${(row.after / 1000).toFixed(1)} s  newest checkpoint ${row.steps}  ${row.outcome}\n`,
+    );
     kill += 1;
   }
   await waitForEnd(disturbed);
@@ -113,7 +121,8 @@ async function waitForEnd(folder) {
   for (let i = 0; i < 12_000; i += 1) {
     const state = lastState(folder);
     if (state === 'RUN_STATE_SUCCEEDED') return;
-    if (state === 'RUN_STATE_FAILED') throw new Error(`run failed: ${qscope(['runs', 'show', path.basename(folder)]).text}`);
+    if (state === 'RUN_STATE_FAILED')
+      throw new Error(`run failed: ${qscope(['runs', 'show', path.basename(folder)]).text}`);
     await sleep(100);
   }
   throw new Error(`${folder} does not end`);
@@ -135,7 +144,14 @@ function lastState(folder) {
 
 function checkpoints(folder) {
   const store = path.join(folder, 'checkpoints');
-  return (existsSync(store) ? readdirSync(store).filter((name) => /^step-\d+$/.test(name)).sort().at(-1) : undefined) ?? 'none';
+  return (
+    (existsSync(store)
+      ? readdirSync(store)
+          .filter((name) => /^step-\d+$/.test(name))
+          .sort()
+          .at(-1)
+      : undefined) ?? 'none'
+  );
 }
 
 function alive(pid) {

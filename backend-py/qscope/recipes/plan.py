@@ -29,7 +29,7 @@ FLOAT32 = 4
 STEP_OVER_ENCODER = 1.6
 
 #: Below this many steps a warning is due: Adam has hardly left its warm-up.
-FEW_STEPS = 200
+FEW_STEPS = 100
 
 
 def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Plan:
@@ -124,7 +124,7 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
     )
     if steps < FEW_STEPS:
         planned.warnings.append(
-            f"{steps} steps are few for an SAE: expect a large FVU; raise train_sae.tokens or lower batch_tokens."
+            f"{steps} steps are few for an SAE: expect a large FVU. Raise train_sae.tokens or lower batch_tokens."
         )
     return planned
 
@@ -133,7 +133,7 @@ def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.devic
     layers = select_layers(task.layers, shape.n_layers, at="eval_sae.layers")
     text = _text(task.text, at="eval_sae.text")
     speed = measure_device(device)
-    # One to capture, one clean, and for every layer the reconstruction and zeros, each with and without filtered tokens.
+    # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens.
     passes = 2 + 4 * len(layers)
     seconds = task.tokens * passes * 2 * shape.parameters / speed.products
     batch = task.model_batch_tokens
@@ -219,13 +219,14 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
             if count <= 12
             else f"About {count} of the {len(layers)} layers fit at a time: train them in groups with train_sae.layers."
         )
-    return "Not even one layer fits: lower the width (train_sae.sae) or train_sae.buffer.tokens, or use a larger device."
+    return "Not even one layer fits: lower train_sae.sae or train_sae.buffer.tokens, or use a larger device."
 
 
 def _aux(task: sae_pb2.TrainSae, d_in: int) -> str:
     if task.aux_k.coefficient == 0:
         return "off"
-    features, dead_after = aux_features_per_token(task.aux_k, d_in), dead_after_tokens(task.aux_k, task.tokens, task.batch_tokens)
+    features = aux_features_per_token(task.aux_k, d_in)
+    dead_after = dead_after_tokens(task.aux_k, task.tokens, task.batch_tokens)
     return f"{task.aux_k.coefficient:g}, {features} features, dead after {dead_after:,} tokens"
 
 
@@ -237,7 +238,8 @@ def _text(source: text_pb2.TextSource, at: str) -> str:
 
 
 def _describe(name: str, shape: ModelShape) -> str:
-    return f"{name} ({shape.architecture}, {shape.n_layers} layers, d_model {shape.d_model}, {shape.parameters:,} parameters)"
+    size = f"{shape.n_layers} layers, d_model {shape.d_model}, {shape.parameters:,} parameters"
+    return f"{name} ({shape.architecture}, {size})"
 
 
 def _device_name(device: torch.device) -> str:

@@ -29,8 +29,9 @@ def evaluate_into(
     count: int,
     batch_tokens: int,
     filter: sae_pb2.ActivationFilter,
+    step: int = 0,
 ) -> None:
-    """Evaluates SAEs, reports the measures as metrics ``eval_*`` and writes ``artifacts/evaluation.json``."""
+    """Evaluates SAEs, reports metrics ``eval_*`` of ``step`` and writes ``artifacts/evaluation.json``."""
     report = evaluate(
         loaded,
         saes,
@@ -42,9 +43,9 @@ def evaluate_into(
         should_stop=lambda: context.stop_requested,
     )
     if report is None:
-        context.stop(0)
+        context.stop(step)
     context.metrics(
-        0, {layer: {f"eval_{name}": value for name, value in row.items()} for layer, row in report.per_layer.items()}
+        step, {layer: {f"eval_{name}": value for name, value in row.items()} for layer, row in report.per_layer.items()}
     )
     path = context.artifacts / "evaluation.json"
     path.write_text(json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")

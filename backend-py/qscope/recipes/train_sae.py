@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 
 from google.protobuf import json_format
@@ -72,6 +71,7 @@ def run(context: RunContext) -> None:
             count=task.evaluate.tokens,
             batch_tokens=task.buffer.model_batch_tokens,
             filter=task.filter,
+            step=trainer.step_count,
         )
 
 
@@ -123,9 +123,9 @@ class _Reporter:
         rows[-1] = {name: sum(row[name] for row in rows.values()) / len(rows) for name in ("fvu", "l0", "dead_share")}
         rows[-1] |= {"learning_rate": read.learning_rate, "tokens": read.tokens, "tokens_per_second": rate}
         self._context.metrics(read.step, rows)
-        for one, warning in ((one, text) for one in read.layers for text in read.warnings if f"layer {one.layer}:" in text):
-            if one.layer not in self._warned:
-                self._warned.add(one.layer)
+        for layer, warning in read.warnings.items():
+            if layer not in self._warned:
+                self._warned.add(layer)
                 self._context.warning(warning)
 
 

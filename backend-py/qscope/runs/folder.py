@@ -103,7 +103,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(
                 f"The run folder cannot be made in {runs}: {error.strerror or error}.",
-                remedy="Choose another folder with --runs-folder, or make room in it and make it writable.",
+                remedy="Choose another folder with --runs-dir, or make room in it and make it writable.",
                 reason="RUNS_FOLDER_UNUSABLE",
                 field="runs_folder",
             ) from error

@@ -142,7 +142,7 @@ def find_run(runs_folder: Path | str, run_id: str) -> RunFolder:
         )
     raise UserError(
         f'There is no run "{run_id}" in {runs_folder}.',
-        remedy="`qscope runs list` shows the runs; --runs-folder chooses another folder.",
+        remedy="`qscope runs list` shows the runs; --runs-dir chooses another folder.",
         reason="RUN_NOT_FOUND",
         field="run_id",
     )

@@ -22,8 +22,9 @@ from qscope.sae.metrics import CodeStats, ReconstructionStats, SpliceStats
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2
 
-_LOGITS_AT_ONCE = 1 << 26
-"""Logits of one pass: 256 MiB in float32. A vocabulary of 150,000 would otherwise take gigabytes per copy."""
+_LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Logits of one pass. A vocabulary of 150,000 would otherwise take gigabytes per copy; on a CPU, blocks beyond some
+ten MiB are mapped anew at every allocation, and clearing their pages takes longer than the arithmetic."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ def evaluate(
     saes = {layer: sae.to(device=loaded.device, dtype=torch.float32) for layer, sae in sorted(saes.items())}
     measured = {layer: _LayerMeasures(sae) for layer, sae in saes.items()}
     token_filter = TokenFilter(filter, list(saes), loaded.device)
-    at_once = min(batch_tokens, _LOGITS_AT_ONCE // loaded.facts.vocab_size)
+    at_once = min(batch_tokens, _LOGITS_AT_ONCE[loaded.device.type] // loaded.facts.vocab_size)
     sequences = max(1, at_once // stream.context)
     tokens = 0
     while tokens < count:

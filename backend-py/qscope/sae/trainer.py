@@ -73,13 +73,14 @@ class LayerMetrics:
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """What ``SaeTrainer.metrics`` reads: ``step`` and ``tokens`` done so far, the rate of the last step."""
+    """What ``SaeTrainer.metrics`` reads: ``step`` and ``tokens`` done so far, the rate of the last step, and what
+    people should know of a layer."""
 
     step: int
     tokens: int
     learning_rate: float
     layers: list[LayerMetrics]
-    warnings: list[str]
+    warnings: dict[int, str]
 
 
 class SaeTrainer:
@@ -177,13 +178,13 @@ class SaeTrainer:
         self.check_finite()
         measured = [self._layer_metrics(layer_id, layer) for layer_id, layer in self._layers.items()]
         past_warmup = self.step_count > warmup_steps(self._config.optimizer, self.total_steps)
-        warnings = [
-            f"FVU is {one.fvu:.2f} at layer {one.layer}: the SAE reconstructs worse than the mean activation would. "
-            "Likely causes: activations of extreme norm reach the SAE (keep filter.drop_first_token and "
+        warnings = {
+            one.layer: f"FVU is {one.fvu:.2f} at layer {one.layer}: the SAE reconstructs worse than the mean "
+            "activation would. Likely causes: activations of extreme norm reach the SAE (keep filter.drop_first_token and "
             "filter.max_norm_ratio on), or the learning rate is too high."
             for one in measured
             if one.fvu > 1 and past_warmup
-        ]
+        }
         last_rate = learning_rate_at(
             max(0, self.step_count - 1), self.total_steps, self._config.optimizer, self._peak_rate
         )

@@ -245,7 +245,7 @@ def test_fvu_above_one_warns_with_the_cause(make_config, make_batches) -> None:
     _run(trainer, [{0: x} for x in make_batches(20)])
     read = trainer.metrics()
     assert read.layers[0].fvu > 1
-    assert any("layer 0" in warning and "norm" in warning for warning in read.warnings)
+    assert any("layer 0" in warning and "norm" in warning for warning in read.warnings.values())
 
 
 def test_memory_is_constant(make_config, make_batches) -> None:

@@ -1,8 +1,6 @@
-import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, isAbsolute, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { ExitCode, UserError } from '../errors.js';
 
 /** Root of the package; this file lies in `cli/dist/worker` or `cli/src/worker`. */
@@ -90,11 +88,13 @@ print(json.dumps({"version": platform.python_version(), "packages": {name: insta
  * @throws UserError when the program is not a Python.
  */
 export async function inspectPython({ path, origin }: Interpreter): Promise<PythonFacts> {
+  const { execa, ExecaError } = await import('execa');
   try {
-    const { stdout } = await promisify(execFile)(path, ['-I', '-c', INSPECTION], { timeout: 60_000 });
+    const { stdout } = await execa(path, ['-I', '-c', INSPECTION], { timeout: 60_000, stdin: 'ignore' });
     return JSON.parse(stdout);
   } catch (error) {
-    throw new UserError(`${path} (${origin}) does not work as a Python: ${(error as Error).message.split('\n')[0]}`, {
+    const why = error instanceof ExecaError ? error.shortMessage : (error as Error).message;
+    throw new UserError(`${path} (${origin}) does not work as a Python: ${why.split('\n')[0]}`, {
       hint: 'Run `npm run setup`, or name another interpreter with --python.',
       exitCode: ExitCode.unreachable,
       cause: error,
