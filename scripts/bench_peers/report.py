@@ -63,8 +63,8 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Median (smallest to largest). Steady: from the first fifth of the steps to the last one. Tokens are those each "
-        "SAE trained on; all layers count once. FVU: mean over layers on the same "
+        "Median (smallest to largest). Steady: from the first fifth of the steps to the last one. Tokens are those "
+        "each SAE trained on; all layers count once. FVU: mean over layers on the same "
         f"{report['heldout_tokens']:,} held-out tokens, first tokens left out, one evaluator.",
         "",
         f"Same for all: Adam, peak rate {settings['learning_rate']:g}, {settings['warmup_steps']} warm-up steps, "

@@ -180,8 +180,8 @@ class SaeTrainer:
         past_warmup = self.step_count > warmup_steps(self._config.optimizer, self.total_steps)
         warnings = {
             one.layer: f"FVU is {one.fvu:.2f} at layer {one.layer}: the SAE reconstructs worse than the mean "
-            "activation would. Likely causes: activations of extreme norm reach the SAE (keep filter.drop_first_token and "
-            "filter.max_norm_ratio on), or the learning rate is too high."
+            "activation would. Likely causes: activations of extreme norm reach the SAE (keep "
+            "filter.drop_first_token and filter.max_norm_ratio on), or the learning rate is too high."
             for one in measured
             if one.fvu > 1 and past_warmup
         }
