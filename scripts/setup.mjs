@@ -1,5 +1,5 @@
 // Sets everything up on a machine that has Node 20.20+ and Python 3.11+ and nothing else; plain Node, because it runs
-// before `npm ci`. Each part is skipped when its stamp says that its inputs have not changed; --force does all.
+// before `npm install`. Each part is skipped when its stamp says that its inputs have not changed; --force does all.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -46,7 +46,9 @@ function installNodePackages() {
   const stamp = path.join('node_modules', '.qscope-stamp');
   if (!force && read(stamp) === want) return;
   say('installing the Node packages of package-lock.json');
-  run(windows ? 'npm.cmd' : 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // Not `npm ci`: it insists on lock entries for the optional binaries of every other platform, which npm leaves out of
+  // the lock file when a registry mirror does not carry them. Versions come from the lock file all the same.
+  run(windows ? 'npm.cmd' : 'npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
   // npm links the commands of dependencies, not those of the package itself; `npx qscope` should work here too.
   const link = path.join('node_modules', '.bin', 'qscope');
   if (!windows && !existsSync(link)) symlinkSync('../../cli/bin/qscope.js', link);
