@@ -42,6 +42,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=4096, help="a multiple of --context")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--learning-rates", default="", help="own rates where the same one does not suit all: qscope=3e-3,saelens=1e-3"
+    )
     parser.add_argument("--model-batch-tokens", type=int, default=8192)
     parser.add_argument("--buffer-tokens", type=int, default=0, help="0 takes 16 batches")
     parser.add_argument("--aux-k", type=float, default=0.0, help="weight of AuxK for all; 0 is off for all")
@@ -61,6 +64,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     unknown = set(given.only) - set(COMPETITORS)
     if unknown:
         parser.error(f"unknown competitor {', '.join(sorted(unknown))}; there are {', '.join(COMPETITORS)}")
+    try:
+        own = dict(item.split("=") for item in given.learning_rates.split(",") if item)
+        given.learning_rates = {name: float(own.pop(name, given.learning_rate)) for name in COMPETITORS}
+    except ValueError:
+        parser.error("--learning-rates must look like qscope=3e-3,saelens=1e-3")
+    if own:
+        parser.error(f"--learning-rates names {', '.join(own)}; there are {', '.join(COMPETITORS)}")
     given.buffer_tokens = given.buffer_tokens or 16 * given.batch_tokens
     if given.steps * given.batch_tokens < 4 * given.buffer_tokens:
         parser.error("--steps are too few: the buffer must be refilled several times before its cost shows")
@@ -85,7 +95,8 @@ def main() -> None:
             for competitor in given.only:
                 output = folder / f"round{number}" / competitor
                 output.mkdir(parents=True)
-                results[competitor] = compete(competitor, pythons[competitor], replace(settings, output=str(output)))
+                job = replace(settings, output=str(output), learning_rate=given.learning_rates[competitor])
+                results[competitor] = compete(competitor, pythons[competitor], job)
                 rate = settings.tokens_in_all / results[competitor]["steady_seconds"]
                 say(f"round {number + 1} of {given.repeats}, {competitor}: {rate:,.0f} tokens/s steady")
             heldout_tokens = measure(settings, results, folder)

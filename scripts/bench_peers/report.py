@@ -67,7 +67,7 @@ def markdown(report: dict[str, Any]) -> str:
         "each SAE trained on; all layers count once. FVU: mean over layers on the same "
         f"{report['heldout_tokens']:,} held-out tokens, first tokens left out, one evaluator.",
         "",
-        f"Same for all: Adam, peak rate {settings['learning_rate']:g}, {settings['warmup_steps']} warm-up steps, "
+        f"Same for all: Adam, {settings['warmup_steps']} warm-up steps, "
         f"linear decay over the last {settings['decay_steps']}, AuxK {settings['aux_k']:g}, model batches of "
         f"{settings['model_batch_tokens']:,} tokens, float32. Otherwise:",
         "",

@@ -87,6 +87,6 @@ def write_result(settings: Settings, *, steady_seconds: float, versions: dict[st
         "tokens": settings.tokens_in_all,
         "steady_seconds": steady_seconds,
         "versions": versions,
-        "notes": notes,
+        "notes": {"peak rate": f"{settings.learning_rate:g}", **notes},
     }
     (Path(settings.output) / "result.json").write_text(json.dumps(result, indent=1))

@@ -127,13 +127,26 @@ def test_weights_of_encoders_that_subtract_are_folded(script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--only", "qscope,nobody"], ["--batch-tokens", "1000", "--context", "256"], ["--steps", "10"]]
+    "arguments",
+    [
+        ["--only", "qscope,nobody"],
+        ["--batch-tokens", "1000", "--context", "256"],
+        ["--steps", "10"],
+        ["--learning-rates", "nobody=1"],
+        ["--learning-rates", "qscope"],
+        ["--learning-rates", "qscope=fast"],
+    ],
 )
 def test_unfair_settings_are_refused(script, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         script("main").parse(arguments)
     assert caught.value.code == 2
     assert "bench-peers: error:" in capsys.readouterr().err
+
+
+def test_rates_of_their_own(script):
+    given = script("main").parse(["--learning-rate", "0.001", "--learning-rates", "qscope=0.003"])
+    assert given.learning_rates == {"qscope": 0.003, "saelens": 0.001, "sparsify": 0.001, "dictionary_learning": 0.001}
 
 
 def test_every_peer_is_pinned(script):
