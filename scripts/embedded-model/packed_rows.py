@@ -14,7 +14,8 @@ class PackedRows:
     def __init__(self, folder: Path, mixture: dict[str, float], context: int, seed: int):
         self._tokens = {name: np.load(folder / f"{name}.npy") for name in mixture}
         self._starts = {name: np.load(folder / f"{name}.starts.npy") for name in mixture}
-        self._mixture, self._context, self._seed = mixture, context, seed
+        self._context, self._seed = context, seed
+        self.remix(mixture)
         self.passes = dict.fromkeys(mixture, 0)
 
     def _documents(self, name: str) -> Iterator[np.ndarray]:
@@ -27,15 +28,19 @@ class PackedRows:
             number += 1
             self.passes[name] = number
 
+    def remix(self, mixture: dict[str, float]) -> None:
+        """Other shares from the next document on; what was given before no longer counts towards them."""
+        self._mixture = mixture
+        self._given = dict.fromkeys(mixture, 0)
+
     def __iter__(self) -> Iterator[np.ndarray]:
         streams = {name: self._documents(name) for name in self._mixture}
-        given = dict.fromkeys(self._mixture, 0)
         held: list[np.ndarray] = []
         size = 0
         while True:
-            name = min(given, key=lambda name: given[name] / self._mixture[name])
+            name = min(self._given, key=lambda name: self._given[name] / self._mixture[name])
             document = next(streams[name])
-            given[name] += len(document)
+            self._given[name] += len(document)
             held.append(document)
             size += len(document)
             if size > self._context:

@@ -9,6 +9,17 @@ from transformers import Qwen3Config
 CONTEXT = 512
 # Shares of the training tokens. Korean has the least text and is seen most often; the generated streams are a sixth.
 MIXTURE = {"en": 0.155, "zh": 0.14, "ru": 0.145, "fr": 0.14, "de": 0.14, "ko": 0.11, "chat": 0.10, "arithmetic": 0.07}
+# While the rate decays, more of what later work asks of the model: to answer on topic, and to reckon.
+DECAY_MIXTURE = {
+    "en": 0.115,
+    "zh": 0.10,
+    "ru": 0.105,
+    "fr": 0.10,
+    "de": 0.10,
+    "ko": 0.08,
+    "chat": 0.22,
+    "arithmetic": 0.18,
+}
 
 
 @dataclass(frozen=True)

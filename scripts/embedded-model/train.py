@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from head_loss import IGNORED, head_loss
 from muon import Muon
 from packed_rows import PackedRows
-from presets import CONTEXT, MIXTURE, PRESETS, Preset, config_of
+from presets import CONTEXT, DECAY_MIXTURE, MIXTURE, PRESETS, Preset, config_of
 from run_state import load_state, save_state
 
 WARMUP_STEPS = 200
@@ -74,10 +74,14 @@ class Training:
         self._state = self.folder / "state.safetensors"
         fresh = {"step": 0, "seconds": 0.0, "panel": 0}
         self.counters = load_state(self._state, self.model, self.optimisers) or fresh
+        self.counters.setdefault("decay_step", None)
         self.packed = PackedRows(cache / "tokens" / "train", MIXTURE, CONTEXT, seed)
         self._rows = iter(self.packed)
-        for _ in range(self.counters["step"] * self.preset.rows):
-            next(self._rows)
+        for step in range(self.counters["step"]):
+            if step == self.counters["decay_step"]:
+                self.packed.remix(DECAY_MIXTURE)
+            for _ in range(self.preset.rows):
+                next(self._rows)
 
     @property
     def tokens(self) -> int:
@@ -101,7 +105,11 @@ class Training:
     def step(self) -> float:
         """One update; its loss."""
         began = time.monotonic()
-        scale = rate(self.progress, self.counters["step"])
+        progress = self.progress
+        if progress >= DECAY_FROM and self.counters["decay_step"] is None:
+            self.counters["decay_step"] = self.counters["step"]
+            self.packed.remix(DECAY_MIXTURE)
+        scale = rate(progress, self.counters["step"])
         for optimiser, rates in zip(self.optimisers, self._full_rates, strict=True):
             for group, lr in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = lr * scale
