@@ -130,11 +130,13 @@ def identifier():
 def chat(model, tokenizer, identify) -> dict:
     """Held-out questions that are not arithmetic: is the answer right to the letter, is it in the right language?"""
     rng = random.Random(SEED)
-    cases = [
-        (language, *exchange(rng, language, heldout=True))
-        for language in LANGUAGES
-        for _ in range(EXCHANGES_A_LANGUAGE)
-    ]
+    cases = []
+    for language in LANGUAGES:
+        # Distinct questions: few are held out, and one drawn often would count often.
+        asked: dict[str, str] = {}
+        while len(asked) < EXCHANGES_A_LANGUAGE:
+            asked.update([exchange(rng, language, heldout=True)])
+        cases += [(language, question, answer) for question, answer in asked.items()]
     answers = complete(model, tokenizer, [as_prompt(tokenizer, question) for _, question, _ in cases], tokens=40)
     exact = [answer.strip() == right for answer, (_, _, right) in zip(answers, cases, strict=True)]
     # A lone name or number has no language; only answers with a few letters are judged.

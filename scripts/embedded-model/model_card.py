@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from presets import DECAY_MIXTURE, MIXTURE
+
 _NAMES = {"en": "English", "zh": "Chinese", "ru": "Russian", "fr": "French", "de": "German", "ko": "Korean", "chat": "chat", "arithmetic": "arithmetic"}  # fmt: skip
 
 
@@ -19,6 +21,10 @@ def _table(head: list[str], rows: list[list]) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
+
+
+def _generated(mixture: dict[str, float]) -> float:
+    return mixture["chat"] + mixture["arithmetic"]
 
 
 def _provisional(training: dict) -> str:
@@ -73,7 +79,8 @@ tools on, not for answers anyone relies on.
 | vocabulary | {config["vocab_size"]:,} byte-level BPE pieces, the last 26 of them Qwen3's special tokens; Qwen's pre-tokenisation (digits one by one), NFC |
 | context | {config["max_position_embeddings"]} tokens, RoPE base 1,000,000 |
 | training | preset `{training["preset"]}`, {training["tokens"]:,} tokens, {training["steps"]:,} steps, {training["hours"]} hours, seed {training["seed"]} |
-| optimiser | Muon for the hidden matrices, AdamW for embeddings and norms; constant rate, then linear to zero over the last 45 % |
+| mixture | six languages, and generated chat and sums: {_generated(MIXTURE):.0%} of the tokens, {_generated(DECAY_MIXTURE):.0%} while the rate decays |
+| optimiser | Muon for the hidden matrices, AdamW for embeddings and norms; constant rate, then linear to zero over the last 45 % of the time |
 
 Recipe: `python scripts/embedded-model/recipe.py CACHE --hours 1.6` (two CPU cores) or `--preset gpu`; see scripts/embedded-model/README.md.
 `--panel 20` keeps twenty checkpoints of the run on the way.

@@ -1,10 +1,12 @@
 """Trains one TopK SAE per layer from batches of activations.
 
 Every layer is trained in its own standard units, ``x_s = scale * (x - shift)``: the shift is the geometric median of a
-first sample, the scale makes the median squared distance from it equal to d_in. The loss is
-``sum((x_hat_s - x_s)^2) / (tokens x d_in)``, so that learning rate, clip and epsilon mean the same at every layer and
-training on c x gives the same directions as training on x. ReLU commutes with a positive scale, so the exported SAE
-takes raw activations, keeps W_enc and the unit-norm W_dec as they are, and folds shift and scale into the two biases.
+first sample, the scale makes the median squared distance from it one. The loss is ``sum((x_hat_s - x_s)^2) / tokens``,
+so that learning rate, clip and epsilon mean the same at every layer and training on c x gives the same directions as
+training on x. At this scale entries of the weights (unit rows) and of the biases are of one size, about d_in^-1/2, so
+Adam's steps, which are of one size too, move both at the same pace; at a scale of d_in the biases lag behind. ReLU
+commutes with a positive scale, so the exported SAE takes raw activations, keeps W_enc and the unit-norm W_dec as they
+are, and folds shift and scale into the two biases.
 
 Layers share nothing but the batch: training N together equals training N apart, bit for bit.
 """
@@ -296,7 +298,7 @@ class SaeTrainer:
                 reason="BAD_ACTIVATIONS",
                 field="train_sae.layers",
             )
-        layer = self._empty_layer(layer_id, math.sqrt(self.d_in / spread))
+        layer = self._empty_layer(layer_id, math.sqrt(1.0 / spread))
         layer.shift_D.copy_(shift_D)
         origin_1D = torch.zeros(1, self.d_in, device=self.device)
         fresh = initialise(self.d_in, self.d_sae, self._config.sae.k, origin_1D, _layer_generator(self._seed, layer_id))
@@ -312,7 +314,7 @@ class SaeTrainer:
     def _layer_step(self, layer: LayerState, acts_BD: Tensor, rates: AdamRates) -> tuple[Tensor, Tensor, Tensor]:
         B = acts_BD.shape[0]
         x_BD = torch.sub(acts_BD, layer.shift_D).mul_(layer.scale)
-        loss_scale = 1.0 / (B * self.d_in)
+        loss_scale = 1.0 / B
         if self._grads is None:
             self._grads = Gradients.like(layer.sae)
         forward = self._kernel.gradients(layer.sae, x_BD, loss_scale, self._grads)

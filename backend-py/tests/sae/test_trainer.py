@@ -136,7 +136,7 @@ def test_step_loss_is_the_reference_loss(make_config, make_batches) -> None:
     trainer = _trainer(make_config(), dtype=torch.float64)
     trainer.initialise({0: x_BD})
     sae, scale = trainer.sae(0), trainer.state_json()["scale"]["0"]
-    wanted, _ = reference_loss(sae, x_BD, scale**2 / x_BD.numel())
+    wanted, _ = reference_loss(sae, x_BD, scale**2 / x_BD.shape[0])
     assert trainer.step({0: x_BD}).loss_L.item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
