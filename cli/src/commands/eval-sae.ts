@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { fieldHelp } from '../gen/help.js';
 import { withExperimentOptions, withFollowOptions } from './options.js';
 import type { RunOptions } from './run-experiment.js';
 
@@ -11,6 +12,8 @@ export function build(): Command {
     'after',
     `
 Example:
-  qscope eval-sae configs/embedded/eval-sae.yaml`,
+  qscope eval-sae configs/embedded/eval-sae.yaml
+
+${fieldHelp['eval-sae']}`,
   );
 }

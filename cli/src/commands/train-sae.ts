@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { fieldHelp } from '../gen/help.js';
 import { withExperimentOptions, withFollowOptions } from './options.js';
 import type { RunOptions } from './run-experiment.js';
 
@@ -11,6 +12,8 @@ export function build(): Command {
     'after',
     `
 Example:
-  qscope train-sae configs/embedded/train-sae.yaml --set train_sae.sae.k=16`,
+  qscope train-sae configs/embedded/train-sae.yaml --set train_sae.sae.k=16
+
+${fieldHelp['train-sae']}`,
   );
 }

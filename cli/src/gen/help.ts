@@ -19,8 +19,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  the local cache only\n" +
     "  compute:\n" +
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
-    "    threads: 0                    CPU threads; 0 takes all cores (results are\n" +
-    "                                  bit-equal only at equal thread counts)\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
     "  train_sae:\n" +
     "    text:\n" +
     "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
@@ -129,8 +129,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  the local cache only\n" +
     "  compute:\n" +
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
-    "    threads: 0                    CPU threads; 0 takes all cores (results are\n" +
-    "                                  bit-equal only at equal thread counts)\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
     "  eval_sae:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
