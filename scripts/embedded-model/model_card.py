@@ -27,15 +27,14 @@ def _generated(mixture: dict[str, float]) -> float:
     return mixture["chat"] + mixture["arithmetic"]
 
 
-def _provisional(training: dict) -> str:
-    if not training.get("provisional"):
-        return ""
-    return "\n**Provisional: an early checkpoint of the run, to build against. The finished model replaces it.**\n"
+def _note(training: dict) -> str:
+    """What a run went through that its numbers do not tell."""
+    return f". {training['note']}" if training.get("note") else ""
 
 
 def model_card(training: dict, results: dict, config: dict) -> str:
     losses = _table(
-        ["stream", "nats/token", "bits/byte", "held-out tokens", "passes over the training text"],
+        ["stream", "nats/token", "bits/byte", "held-out tokens", "passes begun"],
         [
             [_NAMES[name], f"{results['heldout'][name]['nats_per_token']:.3f}", f"{results['heldout'][name]['bits_per_byte']:.3f}",
              f"{results['heldout'][name]['tokens']:,}", training["passes"].get(name, 0) + 1]
@@ -67,7 +66,7 @@ pipeline_tag: text-generation
 ---
 
 # The embedded model of qscope
-{_provisional(training)}
+
 A Qwen3 (`Qwen3ForCausalLM`) small enough to ship in the repository and real enough to have features worth finding: six languages, chat
 exchanges in Qwen's template, small sums. It knows the manuals of free software and little else; it is made for trying
 tools on, not for answers anyone relies on.
@@ -78,7 +77,7 @@ tools on, not for answers anyone relies on.
 | shape | d_model {config["hidden_size"]}, {config["num_hidden_layers"]} layers, {config["num_attention_heads"]} query and {config["num_key_value_heads"]} key/value heads of {config["head_dim"]}, SwiGLU {config["intermediate_size"]} |
 | vocabulary | {config["vocab_size"]:,} byte-level BPE pieces, the last 26 of them Qwen3's special tokens; Qwen's pre-tokenisation (digits one by one), NFC |
 | context | {config["max_position_embeddings"]} tokens, RoPE base 1,000,000 |
-| training | preset `{training["preset"]}`, {training["tokens"]:,} tokens, {training["steps"]:,} steps, {training["hours"]} hours, seed {training["seed"]} |
+| training | preset `{training["preset"]}`, {training["tokens"]:,} tokens, {training["steps"]:,} steps, {training["hours"]} hours, seed {training["seed"]}{_note(training)} |
 | mixture | six languages, and generated chat and sums: {_generated(MIXTURE):.0%} of the tokens, {_generated(DECAY_MIXTURE):.0%} while the rate decays |
 | optimiser | Muon for the hidden matrices, AdamW for embeddings and norms; constant rate, then linear to zero over the last 45 % of the time |
 
@@ -130,11 +129,11 @@ def text_card(summary: dict) -> str:
     ]
     return f"""# The text of the embedded model
 
-`heldout.jsonl.gz`: documents never trained on. `train.jsonl.gz`: a sample of those that were. Fields `text`, `language`, `source`;
+`heldout.jsonl.gz`: documents never trained on. `train.jsonl.gz`: a sample of the training split, not all of which a short run gets to see. Fields `text`, `language`, `source`;
 documents of at most 4,000 characters, shuffled, languages interleaved, so that any prefix is a fair sample.
 
 Collected from documentation and message catalogues of Debian 12, in characters after cleaning: {totals}. Chinese and Korean characters carry two to three times as much
-as Latin ones. **Korean falls short of 3 M characters**: Debian 12 has no more Korean documentation, so message catalogues of programs make up the rest,
+as Latin ones. **Korean falls short of 3 M characters**: the Korean documentation found in Debian 12 gives 1.2 M, message catalogues of programs the rest,
 and the training sees Korean text more often than the others.
 
 Paragraphs are kept if they are prose in their language (script for zh, ru, ko; function words for en, fr, de); a sentence is kept

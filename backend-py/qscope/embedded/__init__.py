@@ -1,7 +1,7 @@
 """The small real model and text that ship with qscope: `model: embedded`.
 
 A Qwen3 of 2.2 M parameters trained by `scripts/embedded-model`, in Hugging Face layout under model/, with the text held
-out of its training and a sample of the text it was trained on. What it is and how good it is: model/README.md.
+out of its training and a sample of its training split. What it is and how good it is: model/README.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def model_path() -> Path:
 
 
 def train_text_path() -> Path:
-    """Sample of the training text, .jsonl.gz with fields text, language, source.
+    """Sample of the training split, .jsonl.gz with fields text, language, source.
 
     Documents are shuffled and streams interleaved, so any prefix is a fair sample of the whole.
     """
