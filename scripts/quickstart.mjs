@@ -18,7 +18,7 @@ if (result.status === 0) {
   process.stderr.write(`
 quickstart: done in ${((Date.now() - started) / 1000).toFixed(0)} s. Next:
 
-  npx qscope plan configs/embedded/train-sae.yaml        what the 6-million-token run needs
+  npx qscope plan configs/embedded/train-sae.yaml        what the 5-million-token run needs
   npx qscope train-sae configs/embedded/train-sae.yaml   run it
   npx qscope config init train-sae -o my.yaml            an experiment of your own, every field explained
   npx qscope runs list                                   what has run so far

@@ -35,7 +35,8 @@ export function formatMetric(name: string, value: number): string {
 
 /**
  * The metrics to show as columns, most telling first. Where the evaluation measured the same quantity as the training,
- * on more text and text not trained on, only its value is kept.
+ * on more text and text not trained on, only its value is kept; of the evaluation's other measures, those without a
+ * style stay in its file, as there are more of them than a table can hold.
  */
 export function metricColumns(names: Iterable<string>): string[] {
   const all = new Set(names);
@@ -44,7 +45,8 @@ export function metricColumns(names: Iterable<string>): string[] {
     const index = order.indexOf(base(name));
     return index < 0 ? order.length : index;
   };
-  return [...all].filter((name) => !all.has(EVALUATION + name)).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+  const shown = (name: string) => !all.has(EVALUATION + name) && (!name.startsWith(EVALUATION) || base(name) in STYLES);
+  return [...all].filter(shown).sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
 
 function base(name: string): string {
