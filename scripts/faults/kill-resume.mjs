@@ -38,11 +38,12 @@ try {
     const target = random() < 0.25 ? 'worker' : 'run';
     const before = checkpoints(disturbed);
     if (target === 'worker') {
-      killWorker();
+      if (!killWorker()) continue;
       await sleep(300);
       rows.push({ kill, target, after: wait, steps: before, outcome: alive(pid) ? 'run goes on' : 'RUN DIED TOO' });
     } else {
       killGroup(pid);
+      qscope(['worker', 'start']);
       const { code, text } = qscope(['runs', 'resume', path.basename(disturbed), '--detach']);
       rows.push({
         kill,
@@ -76,6 +77,8 @@ try {
 
 function start() {
   const known = new Set(existsSync(runsDir) ? readdirSync(runsDir) : []);
+  // A shared worker starts the run, so that a later kill of the worker hits the one the job came from.
+  qscope(['worker', 'start']);
   const { code, text } = qscope(['train-sae', options.config, '--detach']);
   if (code !== 0) throw new Error(`the run did not start: ${text}`);
   const name = readdirSync(runsDir).find((entry) => !known.has(entry) && !entry.startsWith('.'));
@@ -91,12 +94,12 @@ function qscope(args) {
 }
 
 function killWorker() {
-  // A shared worker is started so that there is one to kill; detached runs must not notice.
-  qscope(['worker', 'start']);
   const { text } = qscope(['worker', 'status', '--json']);
   const pid = Number(text.match(/"pid":\s*(\d+)/)?.[1]);
-  if (!pid) throw new Error(`no worker to kill: ${text}`);
+  // The worker may be gone already, when two of its kills follow each other without a resume between them.
+  if (!pid) return false;
   process.kill(pid, 'SIGKILL');
+  return true;
 }
 
 function killGroup(pid) {
