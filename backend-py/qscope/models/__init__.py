@@ -3,13 +3,14 @@
 from qscope.models.architectures import select_layers
 from qscope.models.device import choose_device, choose_dtype, use_threads
 from qscope.models.facts import ModelFacts, ModelShape, describe_model
-from qscope.models.hooks import capture_residuals, check_hooks, edit_residual, logits_of
+from qscope.models.hooks import UpperBlocks, capture_residuals, check_hooks, edit_residual, logits_of
 from qscope.models.loading import LoadedModel, load_model, wrap_model
 
 __all__ = [
     "LoadedModel",
     "ModelFacts",
     "ModelShape",
+    "UpperBlocks",
     "capture_residuals",
     "check_hooks",
     "choose_device",

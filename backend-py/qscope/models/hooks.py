@@ -79,6 +79,61 @@ def _forward(loaded: LoadedModel, input_ids_BT: torch.Tensor, attention_mask_BT:
     return loaded.model(input_ids=input_ids_BT.to(device, non_blocking=True), attention_mask=mask, use_cache=False)
 
 
+class UpperBlocks:
+    """Forward passes that start at the output of a decoder block: neither that block nor any below it runs.
+
+    Many passes over the same tokens that differ at one layer only need the blocks above it. The replaced forwards live
+    inside a single call, as hooks do.
+
+    Args:
+        loaded: the model; one token is run through it, to see what its blocks return.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._returned: Any = None
+
+        def remember(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._returned = output
+
+        handle = loaded.decoder.blocks[0].register_forward_hook(remember)
+        try:
+            logits_of(loaded, torch.zeros(1, 1, dtype=torch.long))
+        finally:
+            handle.remove()
+
+    def logits(
+        self,
+        layer: int,
+        resid_BTD: torch.Tensor,
+        input_ids_BT: torch.Tensor,
+        attention_mask_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Next-token logits [B, T, vocabulary] with ``resid_BTD`` as the output of block ``layer``.
+
+        Args:
+            layer: decoder block, from 0.
+            resid_BTD: takes the place of the block's output; cast to the model's dtype.
+            input_ids_BT: the tokens, for positions and masks.
+            attention_mask_BT: as in :func:`capture_residuals`.
+        """
+        replaced_BTD = resid_BTD.to(self._loaded.device, self._loaded.dtype)
+
+        def skipped(hidden_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            return with_hidden(self._returned, hidden_BTD)
+
+        def replaced(hidden_BTD: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            return with_hidden(self._returned, replaced_BTD)
+
+        blocks = self._loaded.decoder.blocks
+        with ExitStack() as stack:
+            for index in range(layer + 1):
+                # An attribute of the instance hides the class's method; deleting it brings that back.
+                blocks[index].forward = replaced if index == layer else skipped
+                stack.callback(delattr, blocks[index], "forward")
+            return logits_of(self._loaded, input_ids_BT, attention_mask_BT)
+
+
 @contextmanager
 def edit_residual(loaded: LoadedModel, layer: int, edit: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Replaces the output of a decoder block, in every forward pass inside the ``with`` block.

@@ -133,9 +133,11 @@ def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.devic
     layers = select_layers(task.layers, shape.n_layers, at="eval_sae.layers")
     text = _text(task.text, at="eval_sae.text")
     speed = measure_device(device)
-    # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens.
+    # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens,
+    # through the blocks above the layer only.
     passes = 2 + 4 * len(layers)
-    seconds = task.tokens * passes * 2 * shape.parameters / speed.products
+    skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
+    seconds = task.tokens * 2 * (passes * shape.parameters - skipped) / speed.products
     batch = task.model_batch_tokens
     return run_pb2.Plan(
         facts=[

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qscope.data import TokenStream
-from qscope.models import LoadedModel, capture_residuals, edit_residual, logits_of
+from qscope.models import LoadedModel, UpperBlocks, capture_residuals, logits_of
 from qscope.sae.filtering import TokenFilter
 from qscope.sae.metrics import CodeStats, ReconstructionStats, SpliceStats
 from qscope.sae.topk import TopKSae
@@ -89,7 +88,7 @@ def evaluate(
     """
     saes = {layer: sae.to(device=loaded.device, dtype=torch.float32) for layer, sae in sorted(saes.items())}
     measured = {layer: _LayerMeasures(sae) for layer, sae in saes.items()}
-    token_filter = TokenFilter(filter, list(saes), loaded.device)
+    token_filter, upper = TokenFilter(filter, list(saes), loaded.device), UpperBlocks(loaded)
     at_once = min(batch_tokens, _LOGITS_AT_ONCE[loaded.device.type] // loaded.facts.vocab_size)
     sequences = max(1, at_once // stream.context)
     tokens = 0
@@ -103,7 +102,7 @@ def evaluate(
         resids = capture_residuals(loaded, list(saes), batch.input_ids_BT, mask_BT)
         keep_BT = torch.zeros_like(mask_BT)
         keep_BT.view(-1)[token_filter.keep(list(resids.values()), batch)] = True
-        passes = _Passes(loaded, batch.input_ids_BT.to(loaded.device), mask_BT)
+        passes = _Passes(loaded, upper, batch.input_ids_BT.to(loaded.device), mask_BT)
         for layer, sae in saes.items():
             measured[layer].add(sae, resids[layer].float(), mask_BT, keep_BT, passes)
         tokens += batch.tokens
@@ -118,23 +117,46 @@ def evaluate(
 
 
 class _Passes:
-    """Forward passes over one batch: the clean one, kept, and others with a layer's output replaced."""
+    """Forward passes over one batch: the clean one, kept, and others with a layer's output replaced.
 
-    def __init__(self, loaded: LoadedModel, ids_BT: Tensor, mask_BT: Tensor) -> None:
-        self._loaded, self._ids_BT, self._mask_BT = loaded, ids_BT, mask_BT
+    Everything is per token that has a successor, ``N`` in all; cross entropies and divergences are in nats.
+
+    Attributes:
+        ce_clean_N: cross entropies of the clean pass.
+    """
+
+    def __init__(self, loaded: LoadedModel, upper: UpperBlocks, ids_BT: Tensor, mask_BT: Tensor) -> None:
+        self._upper, self._ids_BT = upper, ids_BT
+        # Without padding the model can do without a mask, which is faster.
+        self._mask_BT = None if bool(mask_BT.all()) else mask_BT
         self._predicted_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
-        self._targets_N = ids_BT[:, 1:][self._predicted_BT]
-        self.clean = self._measure()
+        self._targets_BT = ids_BT[:, 1:]
+        self._log_clean_BTV = self._log_probabilities(logits_of(loaded, ids_BT, self._mask_BT))
+        self._clean_BTV = self._log_clean_BTV.exp()
+        self.ce_clean_N = self._ce(self._log_clean_BTV)
 
-    def spliced(self, layer: int, replacement_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[N, V]`` and cross entropies ``[N]`` in nats of every token that has a successor."""
-        with edit_residual(self._loaded, layer, lambda resid_BTD: replacement_BTD.to(resid_BTD.dtype)):
-            return self._measure()
+    def ce(self, layer: int, replacement_BTD: Tensor) -> Tensor:
+        """Cross entropies ``[N]`` with the layer's output replaced."""
+        return self._ce(self._spliced(layer, replacement_BTD))
 
-    def _measure(self) -> tuple[Tensor, Tensor]:
-        logits_NV = logits_of(self._loaded, self._ids_BT, self._mask_BT)[:, :-1][self._predicted_BT]
-        log_NV = torch.log_softmax(logits_NV.float(), dim=-1)
-        return log_NV, -log_NV.gather(1, self._targets_N[:, None])[:, 0]
+    def ce_and_kl(self, layer: int, replacement_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropies and KL(clean || spliced), both ``[N]``, with the layer's output replaced."""
+        log_BTV = self._spliced(layer, replacement_BTD)
+        ce_N = self._ce(log_BTV)
+        # The difference of logarithms first: the sum of either alone would drown a small divergence in its rounding.
+        difference_BTV = log_BTV.sub_(self._log_clean_BTV)
+        kl_BT = -torch.einsum("btv,btv->bt", self._clean_BTV, difference_BTV)
+        return ce_N, kl_BT[:, :-1][self._predicted_BT]
+
+    def _spliced(self, layer: int, replacement_BTD: Tensor) -> Tensor:
+        return self._log_probabilities(self._upper.logits(layer, replacement_BTD, self._ids_BT, self._mask_BT))
+
+    def _log_probabilities(self, logits_BTV: Tensor) -> Tensor:
+        return torch.log_softmax(logits_BTV.float(), dim=-1)
+
+    def _ce(self, log_BTV: Tensor) -> Tensor:
+        # Numbers are picked from whole blocks of logits: to pick rows of logits first would copy nearly all of them.
+        return -log_BTV[:, :-1].gather(2, self._targets_BT[:, :, None])[:, :, 0][self._predicted_BT]
 
 
 class _LayerMeasures:
@@ -157,15 +179,13 @@ class _LayerMeasures:
         x_hat_BTD = x_BTD.clone()
         x_hat_BTD[mask_BT] = x_hat_ND
         zero_BTD, kept_BT1 = torch.zeros_like(x_BTD), keep_BT[:, :, None]
-        log_clean_NV, ce_clean_N = passes.clean
         for losses, spliced_BTD, ablated_BTD in (
             (self.losses, torch.where(kept_BT1, x_hat_BTD, x_BTD), torch.where(kept_BT1, zero_BTD, x_BTD)),
             (self.losses_everything, x_hat_BTD, zero_BTD),
         ):
-            log_sae_NV, ce_sae_N = passes.spliced(self._layer, spliced_BTD)
-            kl_N = F.kl_div(log_sae_NV, log_clean_NV, log_target=True, reduction="none").sum(-1)
-            _, ce_zero_N = passes.spliced(self._layer, ablated_BTD)
-            losses.add(ce_clean=ce_clean_N, ce_sae=ce_sae_N, ce_zero=ce_zero_N, kl=kl_N)
+            ce_sae_N, kl_N = passes.ce_and_kl(self._layer, spliced_BTD)
+            ce_zero_N = passes.ce(self._layer, ablated_BTD)
+            losses.add(ce_clean=passes.ce_clean_N, ce_sae=ce_sae_N, ce_zero=ce_zero_N, kl=kl_N)
 
     def results(self) -> dict[str, float]:
         everything = self.everything.results() | self.losses_everything.results()

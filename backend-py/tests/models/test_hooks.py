@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qscope.errors import UserError
-from qscope.models import capture_residuals, check_hooks, edit_residual, logits_of, select_layers
+from qscope.models import UpperBlocks, capture_residuals, check_hooks, edit_residual, logits_of, select_layers
 from qscope.models.architectures import hidden_of, with_hidden
 
 FAMILIES = ["qwen3", "qwen3_moe", "qwen3_5", "qwen3_5_moe", "qwen3_5_wrapper", "llama", "gpt2"]
@@ -95,6 +95,44 @@ def test_replacing_the_last_block_is_the_final_norm_and_head_of_the_replacement(
     with torch.no_grad():
         expected = loaded.model.get_output_embeddings()(loaded.decoder.final_norm(new_BTD))
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 2, 3])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_upper_blocks_alone_give_the_logits_of_a_whole_pass_with_that_edit(loaded, layer, padded):
+    new_BTD = torch.randn(2, 12, 32, generator=torch.Generator().manual_seed(0))
+    mask_BT = None
+    if padded:
+        mask_BT = torch.ones(2, 12, dtype=torch.bool)
+        mask_BT[0, 7:] = False
+    with edit_residual(loaded, layer, lambda resid_BTD: new_BTD):
+        whole = logits_of(loaded, IDS_BT, mask_BT)
+    assert torch.equal(UpperBlocks(loaded).logits(layer, new_BTD, IDS_BT, mask_BT), whole)
+
+
+def test_the_upper_blocks_run_nothing_below_and_leave_no_trace(loaded):
+    clean = logits_of(loaded, IDS_BT)
+    resid_BTD = capture_residuals(loaded, [1], IDS_BT)[1]
+    upper = UpperBlocks(loaded)
+    ran: list[tuple[int, torch.Tensor]] = []
+    handles = [
+        block.register_forward_hook(lambda module, inputs, output, i=i: ran.append((i, hidden_of(output))))
+        for i, block in enumerate(loaded.decoder.blocks)
+    ]
+    inside = [next(block.children()) for block in loaded.decoder.blocks]
+    worked: list[int] = []
+    handles += [part.register_forward_hook(lambda *_, i=i: worked.append(i)) for i, part in enumerate(inside)]
+    try:
+        assert torch.equal(upper.logits(1, resid_BTD, IDS_BT), clean)
+        assert worked == [2, 3]
+        assert torch.equal(dict(ran)[1], resid_BTD)
+        with pytest.raises(RuntimeError):
+            upper.logits(1, resid_BTD[:, :, :5], IDS_BT)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert torch.equal(logits_of(loaded, IDS_BT), clean)
+    assert all("forward" not in vars(block) for block in loaded.decoder.blocks)
 
 
 def test_an_edit_in_place_or_of_another_shape_is_our_bug(loaded):

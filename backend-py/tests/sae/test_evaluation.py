@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qscope.data import TokenStream
-from qscope.models import capture_residuals, logits_of
+from qscope.models import capture_residuals, edit_residual, logits_of
 from qscope.sae import evaluation
 from qscope.sae.evaluation import evaluate
 from qscope.sae.topk import TopKSae
@@ -20,7 +20,8 @@ TEXT = "The quick brown fox jumps over the lazy dog while the others watch. " * 
 class Reader:
     """One document, again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, document: str = TEXT) -> None:
+        self._document = document
         self.start_pass(0)
 
     def read(self) -> str | None:
@@ -28,7 +29,7 @@ class Reader:
         return text
 
     def start_pass(self, number: int) -> None:
-        self._text: str | None = TEXT
+        self._text: str | None = self._document
 
     def state(self) -> dict:
         return {}
@@ -89,6 +90,50 @@ def test_clean_loss_is_the_models_own(tiny_model, stream) -> None:
     logits_BTV = logits_of(loaded, batch.input_ids_BT)[:, :-1]
     own = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), batch.input_ids_BT[:, 1:].flatten())
     assert report.per_layer[LAYER]["ce_clean"] == pytest.approx(own.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_5"])
+def test_losses_are_those_of_whole_passes_in_float64_with_padding(tiny_model, tokenizer, family) -> None:
+    """The plain way: every pass runs the whole model in float64 with an edit, padding and all."""
+    loaded = tiny_model(family)
+
+    def padded() -> TokenStream:
+        return TokenStream(Reader(TEXT[:100]), tokenizer, context=64, pack=False, repeat=True)
+
+    sae = zero_sae()
+    sae.b_dec_D = torch.linspace(-0.2, 0.3, D)
+    filter = sae_pb2.ActivationFilter(drop_first_token=True, max_norm_ratio=0)
+    report = evaluate(loaded, {LAYER: sae}, padded(), count=700, batch_tokens=192, filter=filter)
+    batch = padded().next_batch(64)
+    used = int((batch.attention_mask_BT.sum(1).cumsum(0) < report.tokens).sum()) + 1
+    ids_BT, mask_BT = batch.input_ids_BT[:used], batch.attention_mask_BT[:used].bool()
+    assert not mask_BT.all() and int(mask_BT.sum()) == report.tokens
+    predicted_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
+
+    loaded.model.double()
+    try:
+
+        def log_probabilities(edit) -> torch.Tensor:
+            with edit_residual(loaded, LAYER, edit):
+                return torch.log_softmax(logits_of(loaded, ids_BT, mask_BT), -1)[:, :-1][predicted_BT]
+
+        def first_kept(resid_BTD: torch.Tensor, new_D: torch.Tensor) -> torch.Tensor:
+            new_BTD = new_D.to(resid_BTD).expand_as(resid_BTD).clone()
+            new_BTD[:, 0] = resid_BTD[:, 0]
+            return torch.where(mask_BT[:, :, None], new_BTD, resid_BTD)
+
+        clean = log_probabilities(lambda resid_BTD: resid_BTD)
+        spliced = log_probabilities(lambda resid_BTD: first_kept(resid_BTD, sae.b_dec_D))
+        ablated = log_probabilities(lambda resid_BTD: first_kept(resid_BTD, torch.zeros(D)))
+    finally:
+        loaded.model.float()
+    targets_N = ids_BT[:, 1:][predicted_BT]
+    ce = [torch.nn.functional.nll_loss(part, targets_N).item() for part in (clean, spliced, ablated)]
+    kl = (clean.exp() * (clean - spliced)).sum(-1).mean().item()
+    row = report.per_layer[LAYER]
+    assert [row["ce_clean"], row["ce_sae"], row["ce_zero"]] == pytest.approx(ce, rel=1e-6)
+    assert row["kl"] == pytest.approx(kl, rel=1e-4)
+    assert kl > 1e-4
 
 
 def test_filtered_positions_keep_their_activation(tiny_model, stream) -> None:

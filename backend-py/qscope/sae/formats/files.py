@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qscope.errors import UserError
-from qscope.runs.files import fsync_folder
+from qscope.runs import files
+from qscope.runs.files import replacing
 
 _MAX_JSON_BYTES = 64 << 20
 _VALUES_AT_ONCE = 1 << 24
@@ -26,25 +25,9 @@ def refusal(path: Path, what: str, remedy: str, reason: str = "SAE_FILE_DAMAGED"
     return UserError(f"{path}: {what}.", remedy=remedy, reason=reason)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what was written under it takes the place of `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replaces `path` by an indented JSON object; numbers that JSON lacks (NaN, infinity) become null."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_json(path, _plain(value))
 
 
 def _plain(value: Any) -> Any:

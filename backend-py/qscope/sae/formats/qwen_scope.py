@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from qscope.errors import UserError
+from qscope.runs.files import replacing
 from qscope.sae.formats.describe import describe, read_description
 from qscope.sae.formats.files import (
     check_k,
@@ -25,7 +26,6 @@ from qscope.sae.formats.files import (
     matrix_shape,
     own_float32,
     refusal,
-    replacing,
     write_json,
 )
 from qscope.sae.formats.releases import parse_name
