@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError, type OutputConfiguration } from 'commander';
+import { Command, CommanderError, type OutputConfiguration } from './commander.js';
 import { ExitCode, UserError } from './errors.js';
 import { forbidColour, hasColour, printNote, writeText } from './view/output.js';
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Argument, Command } from 'commander';
+import { Argument, Command } from '../commander.js';
 import { ExitCode, UserError } from '../errors.js';
 import type { ValueOrigin } from '../experiment/load.js';
 import { printJson, printNote, writeText } from '../view/output.js';

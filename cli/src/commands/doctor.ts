@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { Command } from '../commander.js';
 import { type RunsOptions, withRunsOptions } from './options.js';
 
 export interface DoctorOptions extends RunsOptions {

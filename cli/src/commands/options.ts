@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError } from '../commander.js';
 
 /** Options of every command that talks to a worker. */
 export interface WorkerOptions {

@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { Command } from '../commander.js';
 import { type ExperimentOptions, withExperimentOptions } from './options.js';
 
 export interface PlanOptions extends ExperimentOptions {

@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { Command } from '../commander.js';
 import { withWorkerOptions } from './options.js';
 
 /** The actions of this command; read when one is called. */
