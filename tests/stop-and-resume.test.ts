@@ -24,7 +24,12 @@ describe('a run that is stopped or killed', () => {
     expect((await calm.run(['train-sae', calm.experiment(LONGER), '--quiet'])).code).toBe(0);
 
     const box = sandbox();
-    const first = box.start(['train-sae', box.experiment(LONGER), '--json']);
+    const early = box.start(['train-sae', box.experiment(LONGER), '--json']);
+    await early.saw(/RUN_STATE_RUNNING/);
+    early.child.kill('SIGINT');
+    expect((await early.ended).code).toBe(130);
+
+    const first = box.start(['runs', 'resume', basename(box.runFolder()), '--json']);
     await first.saw(/"checkpoint"/);
     first.child.kill('SIGINT');
     const stopped = await first.ended;

@@ -264,7 +264,8 @@ class SaeTrainer:
                 reason="STATE_MISMATCH",
             )
         layers = {}
-        for layer_id in self.layer_ids:
+        # A state taken before the first step has no layers: they are made from the first batch.
+        for layer_id in self.layer_ids if state["scale"] else []:
             layer = self._empty_layer(layer_id, state["scale"][str(layer_id)])
             layer.load(tensors, f"layer{layer_id}.")
             layer.adam.steps = state["adam_steps"][str(layer_id)]

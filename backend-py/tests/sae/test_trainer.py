@@ -64,6 +64,17 @@ def test_resume_is_exact_to_the_bit(kernel, stop, make_config, make_batches) -> 
     assert after.metrics() == whole.metrics()
 
 
+def test_a_state_from_before_the_first_batch_starts_afresh(make_config, make_batches) -> None:
+    config, batches = make_config(), make_batches(3)
+    whole = _run(_trainer(config), [{0: x} for x in batches])
+    untouched = _trainer(config)
+    assert untouched.state_tensors() == {}
+    after = _trainer(config)
+    after.load_state({}, json.loads(json.dumps(untouched.state_json())))
+    _run(after, [{0: x} for x in batches])
+    assert _equal(after.state_tensors(), whole.state_tensors())
+
+
 def test_a_state_of_another_experiment_is_refused(make_config, make_batches) -> None:
     before = _run(_trainer(make_config()), [{0: x} for x in make_batches(1)])
     after = _trainer(make_config(sae={"k": 5}))

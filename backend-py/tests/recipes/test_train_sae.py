@@ -1,0 +1,70 @@
+"""The recipe stopped at chosen steps: what a signal at an unlucky moment must not break."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from safetensors.torch import load_file
+
+from qscope.recipes import train_sae
+from qscope.runs import Journal, RunContext, RunFolder, RunStopped
+from qscope.v1.experiment_pb2 import Experiment
+
+STEPS = 6
+
+
+@pytest.fixture
+def experiment(tiny_folder: Path, tmp_path: Path) -> Experiment:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Sentence {n}: the {n * 7919 % 1000} of them went there." for n in range(200)))
+    task = {
+        "text": {"source": str(text), "context": 16, "pack": True, "repeat": True},
+        "layers": [1],
+        "sae": {"d_sae": 64, "k": 4},
+        "tokens": 64 * STEPS,
+        "batch_tokens": 64,
+        "optimizer": {"learning_rate": 1e-2, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        "buffer": {"tokens": 256, "model_batch_tokens": 64},
+        "filter": {"drop_first_token": True},
+        "checkpoint": {"keep": 2},
+        "metrics": {"every_steps": 1},
+        "formats": ["SAE_FORMAT_NATIVE"],
+    }
+    fields = {"name": "x", "seed": 3, "model": str(tiny_folder), "compute": {"device": "DEVICE_CPU", "threads": 1}}
+    return json_format.ParseDict({**fields, "train_sae": task}, Experiment())
+
+
+def attempt(folder: RunFolder, stop_at: int | None = None) -> None:
+    """Runs the recipe; asks it to stop once it has been asked ``stop_at`` times whether it should go on."""
+    asked = 0
+
+    def is_stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return stop_at is not None and asked > stop_at
+
+    with Journal(folder.events) as journal:
+        context = RunContext(folder, journal, is_stopping)
+        try:
+            train_sae.run(context)
+        finally:
+            context.close()
+
+
+def weights(folder: RunFolder) -> dict[str, bytes]:
+    (file,) = folder.path.glob("artifacts/sae/native/**/*.safetensors")
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
+
+
+def test_stopped_before_the_first_step_and_later_it_ends_with_the_same_weights(experiment, tmp_path) -> None:
+    whole = RunFolder.create(tmp_path / "runs", experiment, "whole")
+    attempt(whole)
+    broken = RunFolder.create(tmp_path / "runs", experiment, "broken")
+    for stop_at, step in ((0, 0), (2, 2), (0, 2), (3, 5)):
+        with pytest.raises(RunStopped) as stopped:
+            attempt(broken, stop_at)
+        assert stopped.value.step == step
+    attempt(broken)
+    assert weights(broken) == weights(whole)
