@@ -15,9 +15,7 @@ from qscope.v1 import sae_pb2, text_pb2
 def open_tokens(source: text_pb2.TextSource, loaded: LoadedModel, *, seed: int, at: str) -> TokenStream:
     """The token sequences of one text source for one model; ``at`` is the source's field in the experiment."""
     reader = open_text(source, at=at, seed=seed)
-    return TokenStream(
-        reader, loaded.tokenizer, context=source.context, pack=source.pack, repeat=source.repeat, at=at
-    )
+    return TokenStream(reader, loaded.tokenizer, context=source.context, pack=source.pack, repeat=source.repeat, at=at)
 
 
 def evaluate_into(

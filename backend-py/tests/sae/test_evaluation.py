@@ -107,7 +107,8 @@ def test_losses_are_those_of_whole_passes_in_float64_with_padding(tiny_model, to
     batch = padded().next_batch(64)
     used = int((batch.attention_mask_BT.sum(1).cumsum(0) < report.tokens).sum()) + 1
     ids_BT, mask_BT = batch.input_ids_BT[:used], batch.attention_mask_BT[:used].bool()
-    assert not mask_BT.all() and int(mask_BT.sum()) == report.tokens
+    assert not mask_BT.all()
+    assert int(mask_BT.sum()) == report.tokens
     predicted_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
 
     loaded.model.double()
