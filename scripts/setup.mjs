@@ -56,7 +56,7 @@ function installNodePackages() {
 }
 
 async function installPythonPackages() {
-  const python = findPython();
+  const python = installedPython() ?? findPython();
   const torchBuild = process.env.QSCOPE_TORCH ?? 'auto';
   const want = digest('backend-py/constraints.txt', 'backend-py/pyproject.toml', python.version, torchBuild);
   const stamp = path.join(venv, 'qscope-stamp');
@@ -130,6 +130,13 @@ function buildCli() {
   run(process.execPath, [path.join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'cli/tsconfig.json']);
   // tsc leaves an unchanged build info alone, which would make every later set-up build again.
   writeFileSync(info, readFileSync(info));
+}
+
+/** The Python of the environment that is there, unless another one is asked for: one process instead of a search. */
+function installedPython() {
+  if (force || process.env.QSCOPE_PYTHON || !existsSync(venvPython)) return undefined;
+  const found = probe(venvPython);
+  return found?.ok ? { command: venvPython, version: found.version } : undefined;
 }
 
 function findPython() {

@@ -32,8 +32,13 @@ STEP_OVER_ENCODER = 1.6
 FEW_STEPS = 100
 
 
-def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Plan:
+def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool = True) -> run_pb2.Plan:
     """Plans a validated experiment.
+
+    Args:
+        experiment: what would run.
+        runs_folder: where its run folder would be.
+        timed: whether to measure the device for an estimate of the time.
 
     Raises:
         UserError: for what can be known to be impossible before anything runs (wrong layer, k above the width,
@@ -61,6 +66,13 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str) -> run_pb2.Pla
         )
     if not result.fits:
         result.warnings.append(_how_to_fit(experiment, shape, result))
+    if timed:
+        speed = measure_device(device)
+        result.seconds = _seconds(experiment, shape, speed)
+        result.time_basis = (
+            f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
+            f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
+        )
     return result
 
 
@@ -79,7 +91,7 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
     d_sae = feature_count(task.sae, shape.d_model)
     text = _text(task.text, at="train_sae.text")
     held, steps, batch = buffer_tokens(task.buffer, task.batch_tokens), step_count(task), task.batch_tokens
-    weights = 2 * shape.d_model * d_sae + d_sae + shape.d_model
+    weights = _weights(shape.d_model, d_sae)
     n, on_gpu = len(layers), device.type == "cuda"
     activation_bytes = shape.bytes_per_parameter
     items = [
@@ -93,13 +105,6 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
     ]
     if on_gpu:
         items.insert(3, ("SAE weights, bfloat16 copy", n * weights * 2))
-
-    speed = measure_device(device)
-    share_of_model = (max(layers) + 1) / shape.n_layers
-    model_seconds = 2 * shape.active_block_parameters * share_of_model / speed.products
-    sae_seconds = n * STEP_OVER_ENCODER * 2 * shape.d_model * d_sae / speed.products
-    update_seconds = n * 28 * weights / speed.bytes / batch
-    total = task.tokens * (model_seconds + sae_seconds + update_seconds)
 
     state_bytes = n * weights * 3 * FLOAT32 + n * held * shape.d_model * activation_bytes
     export_bytes = n * weights * FLOAT32 * len(task.formats)
@@ -115,11 +120,6 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
             run_pb2.PlanFact(name="AuxK", value=_aux(task, shape.d_model)),
         ],
         memory=[run_pb2.MemoryItem(name=name, bytes=int(size)) for name, size in items],
-        seconds=total,
-        time_basis=(
-            f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
-            f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
-        ),
         disk_bytes=int((task.checkpoint.keep + 1) * state_bytes + export_bytes),
     )
     if steps < FEW_STEPS:
@@ -132,27 +132,44 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
 def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
     layers = select_layers(task.layers, shape.n_layers, at="eval_sae.layers")
     text = _text(task.text, at="eval_sae.text")
-    speed = measure_device(device)
-    # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens,
-    # through the blocks above the layer only.
-    passes = 2 + 4 * len(layers)
-    skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
-    seconds = task.tokens * 2 * (passes * shape.parameters - skipped) / speed.products
     batch = task.model_batch_tokens
     return run_pb2.Plan(
         facts=[
             run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers}"),
             run_pb2.PlanFact(name="text", value=text),
             run_pb2.PlanFact(name="tokens", value=f"{task.tokens:,}"),
-            run_pb2.PlanFact(name="model passes", value=f"{passes}"),
+            run_pb2.PlanFact(name="model passes", value=f"{_eval_passes(layers)}"),
         ],
         memory=[
             run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
             run_pb2.MemoryItem(name="logits of one pass", bytes=int(batch * shape.vocab_size * FLOAT32 * 3)),
         ],
-        seconds=seconds,
-        time_basis=f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products (measured just now)",
     )
+
+
+def _eval_passes(layers: list[int]) -> int:
+    # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens.
+    return 2 + 4 * len(layers)
+
+
+def _seconds(experiment: experiment_pb2.Experiment, shape: ModelShape, speed: DeviceSpeed) -> float:
+    if experiment.WhichOneof("task") == "eval_sae":
+        task = experiment.eval_sae
+        layers = select_layers(task.layers, shape.n_layers)
+        # The spliced passes run the blocks above their layer only.
+        skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
+        return task.tokens * 2 * (_eval_passes(layers) * shape.parameters - skipped) / speed.products
+    task = experiment.train_sae
+    layers, d_sae = select_layers(task.layers, shape.n_layers), feature_count(task.sae, shape.d_model)
+    share_of_model = (max(layers) + 1) / shape.n_layers
+    model = 2 * shape.active_block_parameters * share_of_model / speed.products
+    sae = STEP_OVER_ENCODER * 2 * shape.d_model * d_sae / speed.products
+    update = 28 * _weights(shape.d_model, d_sae) / speed.bytes / task.batch_tokens
+    return task.tokens * (model + len(layers) * (sae + update))
+
+
+def _weights(d_in: int, d_sae: int) -> int:
+    return 2 * d_in * d_sae + d_sae + d_in
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from qscope.sae.trainer import SaeTrainer
 def run(context: RunContext) -> None:
     """Trains, checkpoints, exports and (when asked) evaluates; goes on from the newest checkpoint, bit for bit."""
     experiment, task = context.experiment, context.experiment.train_sae
-    planned = plan(experiment, str(context.folder.parent))
+    planned = plan(experiment, str(context.folder.parent), timed=False)
     refuse_if_too_large(planned)
     for warning in planned.warnings:
         context.warning(warning)
+    facts = {fact.name: fact.value for fact in planned.facts}
+    context.info(f"loading {facts['model']} on {facts['device']}")
 
     device = choose_device(experiment.compute.device)
     loaded = load_model(experiment.model, experiment.model_options, device)
@@ -82,6 +84,7 @@ def _train(context: RunContext, trainer: SaeTrainer, stream: ActivationStream) -
     if trainer.step_count == trainer.total_steps:
         # Resumed after the last step: only the export or the evaluation was cut off.
         return
+    stream.fill(lambda tokens, size: _tell_filling(context, trainer, tokens, size))
     while trainer.step_count < trainer.total_steps:
         if context.stop_requested:
             _save(context, trainer, stream)
@@ -101,6 +104,13 @@ def _train(context: RunContext, trainer: SaeTrainer, stream: ActivationStream) -
         f" (dropped: {dropped['first_token']:,} first tokens, {dropped['any_layer']:,} of extreme norm),"
         f" {stats['passes']:,} whole passes over the text"
     )
+
+
+def _tell_filling(context: RunContext, trainer: SaeTrainer, tokens: int, size: int) -> None:
+    context.progress("filling the buffer", min(tokens, size), size, "tokens")
+    if context.stop_requested:
+        # Nothing is lost but the part of a buffer; a large model on a CPU takes minutes for it.
+        context.stop(trainer.step_count)
 
 
 class _Reporter:

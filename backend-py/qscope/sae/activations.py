@@ -8,7 +8,7 @@ bit (on a CPU: at the same number of threads).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -98,11 +98,30 @@ class ActivationStream:
         if self._tokens.repeat:
             return
         before = self._tokens.state()
-        supply = measure_supply(self._tokens, enough_tokens=2 * tokens)
+        # With one token less in every full sequence; documents shorter than the context can fall short of it unnoticed.
+        enough = tokens + self._drops_first * -(-tokens // (self._tokens.context - 1))
+        supply = measure_supply(self._tokens, enough_tokens=enough)
         self._tokens.load_state(before)
         available = supply.tokens - supply.sequences * self._drops_first
         if supply.complete and available < tokens:
             raise self._exhausted(available, tokens)
+
+    def fill(self, on_progress: Callable[[int, int], None]) -> None:
+        """Fills an empty buffer, which ``next_batch`` would otherwise do unseen.
+
+        Args:
+            on_progress: called with the tokens held and those it holds when full. It may raise: the stream is then
+                of no more use.
+        """
+        if not self._buffer.needs_refill:
+            return
+
+        def source() -> Activations | None:
+            on_progress(self._buffer.live, self._buffer.size)
+            return self._next_kept()
+
+        self._buffer.refill(source)
+        on_progress(self._buffer.live, self._buffer.size)
 
     def next_batch(self) -> torch.Tensor:
         """The next batch ``acts_LBD``, on the model's device, in the storage number format.

@@ -85,6 +85,11 @@ class MixingBuffer:
         return self._storage_LSD.nbytes
 
     @property
+    def size(self) -> int:
+        """Tokens held when full."""
+        return self._tokens
+
+    @property
     def live(self) -> int:
         """Tokens not yet served."""
         return self._end - self._served

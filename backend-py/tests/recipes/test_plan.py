@@ -58,6 +58,15 @@ def test_time_grows_with_tokens_and_layers(experiment, quick, tmp_path) -> None:
     assert plan(experiment, str(tmp_path)).seconds < before
 
 
+def test_a_job_spares_the_measurement(experiment, quick, tmp_path, monkeypatch) -> None:
+    timed = plan(experiment, str(tmp_path))
+    monkeypatch.setattr(module, "measure_device", lambda device: pytest.fail("measured"))
+    untimed = plan(experiment, str(tmp_path), timed=False)
+    assert timed.seconds > 0
+    assert untimed.seconds == 0
+    assert memory(untimed) == memory(timed)
+
+
 def test_facts_say_what_would_run(experiment, quick, tmp_path) -> None:
     facts = {fact.name: fact.value for fact in plan(experiment, str(tmp_path)).facts}
     assert facts["layers"].startswith("0-3 of 4")

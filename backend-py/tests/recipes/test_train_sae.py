@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 from safetensors.torch import load_file
+from torch import Tensor
 
 from qscope.recipes import train_sae
-from qscope.runs import Journal, RunContext, RunFolder, RunStopped
+from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail
+from qscope.sae.trainer import SaeTrainer
 from qscope.v1.experiment_pb2 import Experiment
 
 STEPS = 6
@@ -36,21 +38,30 @@ def experiment(tiny_folder: Path, tmp_path: Path) -> Experiment:
     return json_format.ParseDict({**fields, "train_sae": task}, Experiment())
 
 
-def attempt(folder: RunFolder, stop_at: int | None = None) -> None:
-    """Runs the recipe; asks it to stop once it has been asked ``stop_at`` times whether it should go on."""
-    asked = 0
+@pytest.fixture
+def attempt(monkeypatch):
+    """``attempt(folder, steps)``: runs the recipe; asks it to stop once it has done that many steps."""
+    done = 0
+    step = SaeTrainer.step
 
-    def is_stopping() -> bool:
-        nonlocal asked
-        asked += 1
-        return stop_at is not None and asked > stop_at
+    def counted(trainer: SaeTrainer, acts: Tensor) -> None:
+        nonlocal done
+        step(trainer, acts)
+        done += 1
 
-    with Journal(folder.events) as journal:
-        context = RunContext(folder, journal, is_stopping)
-        try:
-            train_sae.run(context)
-        finally:
-            context.close()
+    monkeypatch.setattr(SaeTrainer, "step", counted)
+
+    def run(folder: RunFolder, steps: int | None = None) -> None:
+        nonlocal done
+        done = 0
+        with Journal(folder.events) as journal:
+            context = RunContext(folder, journal, lambda: steps is not None and done >= steps)
+            try:
+                train_sae.run(context)
+            finally:
+                context.close()
+
+    return run
 
 
 def weights(folder: RunFolder) -> dict[str, bytes]:
@@ -58,13 +69,15 @@ def weights(folder: RunFolder) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
 
 
-def test_stopped_before_the_first_step_and_later_it_ends_with_the_same_weights(experiment, tmp_path) -> None:
+def test_stopped_before_the_first_step_and_later_it_ends_with_the_same_weights(experiment, attempt, tmp_path) -> None:
     whole = RunFolder.create(tmp_path / "runs", experiment, "whole")
     attempt(whole)
+    filled = [event.progress for event in tail(whole.events) if event.progress.phase == "filling the buffer"]
+    assert (filled[0].current, filled[-1].total) == (0, 256)
     broken = RunFolder.create(tmp_path / "runs", experiment, "broken")
-    for stop_at, step in ((0, 0), (2, 2), (0, 2), (3, 5)):
+    for steps, reached in ((0, 0), (2, 2), (0, 2), (3, 5)):
         with pytest.raises(RunStopped) as stopped:
-            attempt(broken, stop_at)
-        assert stopped.value.step == step
+            attempt(broken, steps)
+        assert stopped.value.step == reached
     attempt(broken)
     assert weights(broken) == weights(whole)
