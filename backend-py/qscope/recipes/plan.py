@@ -15,6 +15,7 @@ from qscope.data import open_text
 from qscope.errors import UserError
 from qscope.models import ModelShape, choose_device, describe_model, select_layers
 from qscope.sae.activations import buffer_tokens
+from qscope.sae.evaluation import LOGIT_COPIES, tokens_at_once
 from qscope.sae.settings import (
     aux_features_per_token,
     dead_after_tokens,
@@ -132,7 +133,7 @@ def _plan_train_sae(task: sae_pb2.TrainSae, shape: ModelShape, device: torch.dev
 def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.device) -> run_pb2.Plan:
     layers = select_layers(task.layers, shape.n_layers, at="eval_sae.layers")
     text = _text(task.text, at="eval_sae.text")
-    batch = task.model_batch_tokens
+    at_once = max(task.text.context, tokens_at_once(task.model_batch_tokens, shape.vocab_size, device))
     return run_pb2.Plan(
         facts=[
             run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers}"),
@@ -142,7 +143,7 @@ def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.devic
         ],
         memory=[
             run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
-            run_pb2.MemoryItem(name="logits of one pass", bytes=int(batch * shape.vocab_size * FLOAT32 * 3)),
+            run_pb2.MemoryItem(name="logits of one pass", bytes=at_once * shape.vocab_size * FLOAT32 * LOGIT_COPIES),
         ],
     )
 

@@ -26,6 +26,15 @@ _LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
 ten MiB are mapped anew at every allocation, and clearing their pages takes longer than the arithmetic."""
 
 
+LOGIT_COPIES = 4
+"""Blocks of logits held at once: two of the clean pass, one spliced before and one after the softmax."""
+
+
+def tokens_at_once(batch_tokens: int, vocab_size: int, device: torch.device) -> int:
+    """Tokens of one forward pass: as many as asked for, fewer when the vocabulary is large."""
+    return max(1, min(batch_tokens, _LOGITS_AT_ONCE[device.type] // vocab_size))
+
+
 @dataclass
 class EvaluationReport:
     """Measures per layer and what they were measured on.
@@ -89,7 +98,7 @@ def evaluate(
     saes = {layer: sae.to(device=loaded.device, dtype=torch.float32) for layer, sae in sorted(saes.items())}
     measured = {layer: _LayerMeasures(sae) for layer, sae in saes.items()}
     token_filter, upper = TokenFilter(filter, list(saes), loaded.device), UpperBlocks(loaded)
-    at_once = min(batch_tokens, _LOGITS_AT_ONCE[loaded.device.type] // loaded.facts.vocab_size)
+    at_once = tokens_at_once(batch_tokens, loaded.facts.vocab_size, loaded.device)
     sequences = max(1, at_once // stream.context)
     tokens = 0
     while tokens < count:
