@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,11 +31,21 @@ COMPETITORS = ("qscope", *venvs.PEERS)
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="bench-peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="bench-peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", default="embedded", help="embedded, or a folder in Hugging Face layout")
+    parser.add_argument(
+        "--model",
+        default="embedded",
+        help="embedded, or a folder in Hugging Face layout",
+    )
     parser.add_argument("--text", default="embedded", help="embedded, or a file of documents")
-    parser.add_argument("--heldout", default="embedded-heldout", help="embedded-heldout, or a file of documents")
+    parser.add_argument(
+        "--heldout",
+        default="embedded-heldout",
+        help="embedded-heldout, or a file of documents",
+    )
     parser.add_argument("--layers", default="all", help="decoder blocks from 0, for example 0,3,5")
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
@@ -43,20 +54,44 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument(
-        "--learning-rates", default="", help="own rates where the same one does not suit all: qscope=3e-3,saelens=1e-3"
+        "--learning-rates",
+        default="",
+        help="own rates where the same one does not suit all: qscope=3e-3,saelens=1e-3",
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first walk each competitor's rate by factors of two to its lowest FVU, then time with that",
     )
     parser.add_argument("--model-batch-tokens", type=int, default=8192)
     parser.add_argument("--buffer-tokens", type=int, default=0, help="0 takes 16 batches")
-    parser.add_argument("--aux-k", type=float, default=0.0, help="weight of AuxK for all; 0 is off for all")
+    parser.add_argument(
+        "--aux-k",
+        type=float,
+        default=0.0,
+        help="weight of AuxK for all; 0 is off for all",
+    )
     parser.add_argument("--dead-after-tokens", type=int, default=0, help="0 takes 20 batches")
     parser.add_argument("--heldout-tokens", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
-    parser.add_argument("--only", default=",".join(COMPETITORS), help="competitors, in the order of a round")
-    parser.add_argument("--venvs", type=Path, default=venvs.default_folder(), help="folder of the peers' environments")
     parser.add_argument(
-        "--output", type=Path, default=Path("bench-peers.json"), help="the table goes beside it, as .md"
+        "--only",
+        default=",".join(COMPETITORS),
+        help="competitors, in the order of a round",
+    )
+    parser.add_argument(
+        "--venvs",
+        type=Path,
+        default=venvs.default_folder(),
+        help="folder of the peers' environments",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("bench-peers.json"),
+        help="the table goes beside it, as .md",
     )
     parser.add_argument("--setup", action="store_true", help="make the environments and stop")
     given = parser.parse_args(arguments)
@@ -89,13 +124,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="qscope-bench-") as name:
         folder = Path(name)
         model, settings = prepare(given, folder)
+        tuning: dict[str, dict[str, float]] = {}
+        if given.tune:
+            for competitor in given.only:
+
+                def fvu_at(rate: float, competitor: str = competitor) -> float:
+                    output = folder / "tuning" / competitor / f"{rate:g}"
+                    output.mkdir(parents=True)
+                    job = replace(settings, output=str(output), learning_rate=rate)
+                    try:
+                        results = {competitor: compete(competitor, pythons[competitor], job)}
+                    except SystemExit as failure:
+                        say(f"tuning, {competitor} at {rate:g}: {failure}")
+                        return float("inf")
+                    measure(settings, results, folder)
+                    say(f"tuning, {competitor} at {rate:g}: FVU {results[competitor]['mean_fvu']:.4f}")
+                    return results[competitor]["mean_fvu"]
+
+                tried = walk(fvu_at, given.learning_rates[competitor])
+                given.learning_rates[competitor] = min(tried, key=tried.__getitem__)
+                if tried[given.learning_rates[competitor]] == float("inf"):
+                    raise SystemExit(f"bench-peers: {competitor} succeeded with no rate.")
+                tuning[competitor] = {f"{rate:g}": fvu for rate, fvu in sorted(tried.items())}
         rounds, heldout_tokens = [], 0
         for number in range(given.repeats):
             results = {}
             for competitor in given.only:
                 output = folder / f"round{number}" / competitor
                 output.mkdir(parents=True)
-                job = replace(settings, output=str(output), learning_rate=given.learning_rates[competitor])
+                job = replace(
+                    settings,
+                    output=str(output),
+                    learning_rate=given.learning_rates[competitor],
+                )
                 results[competitor] = compete(competitor, pythons[competitor], job)
                 rate = settings.tokens_in_all / results[competitor]["steady_seconds"]
                 say(f"round {number + 1} of {given.repeats}, {competitor}: {rate:,.0f} tokens/s steady")
@@ -106,6 +167,7 @@ def main() -> None:
         "model": {"name": given.model, **model},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
         "repeats": given.repeats,
+        "tuning": tuning,
         "heldout_tokens": heldout_tokens,
         "rounds": rounds,
         "summary": report.summarise(rounds, settings.tokens_in_all),
@@ -114,6 +176,37 @@ def main() -> None:
     table = report.markdown(finished)
     given.output.with_suffix(".md").write_text(table)
     print(table)
+
+
+def walk(loss_at: Callable[[float], float], start: float, most: int = 8) -> dict[float, float]:
+    """Halves or doubles a rate as long as the loss falls, so that the best one has a worse neighbour on either side.
+
+    A run that fails or diverges counts as infinitely bad.
+
+    Args:
+        loss_at: trains with a rate and returns what came of it.
+        start: the first rate.
+        most: rates tried at most.
+
+    Returns:
+        Every rate tried and its loss.
+    """
+    tried: dict[float, float] = {}
+
+    def loss(rate: float) -> float:
+        if rate not in tried:
+            value = loss_at(rate)
+            tried[rate] = value if value == value else float("inf")
+        return tried[rate]
+
+    best = start
+    loss(best)
+    while len(tried) < most:
+        better = [rate for rate in (best * 2, best / 2) if loss(rate) < tried[best]]
+        if not better:
+            break
+        best = min(better, key=tried.__getitem__)
+    return tried
 
 
 def prepare(given: argparse.Namespace, folder: Path) -> tuple[dict, Settings]:
@@ -177,7 +270,12 @@ def compete(name: str, python: Path, settings: Settings) -> dict:
         sys.stderr.write((output / "log").read_text()[-4000:])
         raise SystemExit(f"bench-peers: {name} failed (exit code {process.returncode}); its last lines are above.")
     result = json.loads((output / "result.json").read_text())
-    return {**result, "wall_seconds": wall, "peak_rss_bytes": usage.ru_maxrss * 1024, "saes": str(output / "saes")}
+    return {
+        **result,
+        "wall_seconds": wall,
+        "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "saes": str(output / "saes"),
+    }
 
 
 def measure(settings: Settings, results: dict[str, dict], folder: Path) -> int:
@@ -200,7 +298,10 @@ def ask(script: str, request: dict, folder: Path) -> dict:
     path = folder / "request.json"
     path.write_text(json.dumps(request))
     done = subprocess.run(
-        [venvs.QSCOPE_PYTHON, str(HERE / script), str(path)], stdout=subprocess.PIPE, text=True, check=False
+        [venvs.QSCOPE_PYTHON, str(HERE / script), str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise SystemExit(f"bench-peers: {script} failed; the lines above say why.")

@@ -48,6 +48,20 @@ def test_the_clock_hears_every_torch_optimizer(script):
     assert clock.steady_seconds() > 0
 
 
+@pytest.mark.parametrize("start", [1e-3, 8e-3, 6.4e-2])
+def test_the_walk_ends_at_a_rate_with_worse_neighbours(script, start):
+    tried = script("main").walk(lambda rate: abs(rate / 8e-3 - 1), start)
+    best = min(tried, key=tried.__getitem__)
+    assert best == pytest.approx(8e-3)
+    assert {2 * best, best / 2} <= set(tried)
+
+
+def test_the_walk_leaves_rates_that_fail_and_does_not_go_on_for_ever(script):
+    tried = script("main").walk(lambda rate: float("nan") if rate > 1 else -rate, 1.0)
+    assert tried == {1.0: -1.0, 2.0: float("inf"), 0.5: -0.5}
+    assert len(script("main").walk(lambda rate: -rate, 1.0)) <= 9
+
+
 def result(steady: float, wall: float, fvu: float = 0.2) -> dict:
     return {
         "steady_seconds": steady,
@@ -100,11 +114,13 @@ def test_the_table_shows_the_spread(script):
             "model": {"name": "tiny", "parameters": 1000, "n_layers": 2},
             "machine": "",
             "repeats": 2,
+            "tuning": {"peer": {"0.001": 0.25}},
             "heldout_tokens": 90,
             "summary": report.summarise(rounds, 1000),
         }
     )
     assert "| peer | 42 (33 to 50) | 12 | 1,024 | 0.2000 | 2.50 (2.00 to 3.00) | 4.00 |" in page
+    assert "* peer: 0.001 0.2500" in page
     assert "| qscope | 100 | 50 | 1,024 | 0.2000 (0.1000 to 0.3000) |  |  |" in page
 
 
