@@ -33,10 +33,7 @@ class PackedBuffer(ActivationBuffer):
     def text_batch(self, batch_size: int | None = None) -> BatchEncoding:
         ids = np.stack([next(self.data) for _ in range(batch_size or self.refresh_batch_size)])
         return BatchEncoding(
-            {
-                "input_ids": torch.from_numpy(ids).long(),
-                "attention_mask": torch.ones(ids.shape, dtype=torch.long),
-            }
+            {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.ones(ids.shape, dtype=torch.long)}
         )
 
 
@@ -90,9 +87,5 @@ write_result(
         "nnsight": version("nnsight"),
         "torch": torch.__version__,
     },
-    notes={
-        "first token": "left out",
-        "layers": "one after the other",
-        "dead after": "10,000,000 tokens, fixed",
-    },
+    notes={"first token": "left out", "layers": "one after the other", "dead after": "10,000,000 tokens, fixed"},
 )

@@ -31,21 +31,11 @@ COMPETITORS = ("qscope", *venvs.PEERS)
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="bench-peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="bench-peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model",
-        default="embedded",
-        help="embedded, or a folder in Hugging Face layout",
-    )
+    parser.add_argument("--model", default="embedded", help="embedded, or a folder in Hugging Face layout")
     parser.add_argument("--text", default="embedded", help="embedded, or a file of documents")
-    parser.add_argument(
-        "--heldout",
-        default="embedded-heldout",
-        help="embedded-heldout, or a file of documents",
-    )
+    parser.add_argument("--heldout", default="embedded-heldout", help="embedded-heldout, or a file of documents")
     parser.add_argument("--layers", default="all", help="decoder blocks from 0, for example 0,3,5")
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
@@ -54,9 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument(
-        "--learning-rates",
-        default="",
-        help="own rates where the same one does not suit all: qscope=3e-3,saelens=1e-3",
+        "--learning-rates", default="", help="own rates where the same one does not suit all: qscope=3e-3,saelens=1e-3"
     )
     parser.add_argument(
         "--tune",
@@ -65,33 +53,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--model-batch-tokens", type=int, default=8192)
     parser.add_argument("--buffer-tokens", type=int, default=0, help="0 takes 16 batches")
-    parser.add_argument(
-        "--aux-k",
-        type=float,
-        default=0.0,
-        help="weight of AuxK for all; 0 is off for all",
-    )
+    parser.add_argument("--aux-k", type=float, default=0.0, help="weight of AuxK for all; 0 is off for all")
     parser.add_argument("--dead-after-tokens", type=int, default=0, help="0 takes 20 batches")
     parser.add_argument("--heldout-tokens", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
+    parser.add_argument("--only", default=",".join(COMPETITORS), help="competitors, in the order of a round")
+    parser.add_argument("--venvs", type=Path, default=venvs.default_folder(), help="folder of the peers' environments")
     parser.add_argument(
-        "--only",
-        default=",".join(COMPETITORS),
-        help="competitors, in the order of a round",
-    )
-    parser.add_argument(
-        "--venvs",
-        type=Path,
-        default=venvs.default_folder(),
-        help="folder of the peers' environments",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-peers.json"),
-        help="the table goes beside it, as .md",
+        "--output", type=Path, default=Path("bench-peers.json"), help="the table goes beside it, as .md"
     )
     parser.add_argument("--setup", action="store_true", help="make the environments and stop")
     given = parser.parse_args(arguments)
@@ -121,42 +92,22 @@ def main() -> None:
     }
     if given.setup:
         return
-    with tempfile.TemporaryDirectory(prefix="qscope-bench-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="qscope-bench-") as temporary:
+        folder = Path(temporary)
         model, settings = prepare(given, folder)
         tuning: dict[str, dict[str, float]] = {}
         if given.tune:
-            for competitor in given.only:
-
-                def fvu_at(rate: float, competitor: str = competitor) -> float:
-                    output = folder / "tuning" / competitor / f"{rate:g}"
-                    output.mkdir(parents=True)
-                    job = replace(settings, output=str(output), learning_rate=rate)
-                    try:
-                        results = {competitor: compete(competitor, pythons[competitor], job)}
-                    except SystemExit as failure:
-                        say(f"tuning, {competitor} at {rate:g}: {failure}")
-                        return float("inf")
-                    measure(settings, results, folder)
-                    say(f"tuning, {competitor} at {rate:g}: FVU {results[competitor]['mean_fvu']:.4f}")
-                    return results[competitor]["mean_fvu"]
-
-                tried = walk(fvu_at, given.learning_rates[competitor])
-                given.learning_rates[competitor] = min(tried, key=tried.__getitem__)
-                if tried[given.learning_rates[competitor]] == float("inf"):
-                    raise SystemExit(f"bench-peers: {competitor} succeeded with no rate.")
-                tuning[competitor] = {f"{rate:g}": fvu for rate, fvu in sorted(tried.items())}
+            for name in given.only:
+                tried = tune(name, pythons[name], replace(settings, learning_rate=given.learning_rates[name]), folder)
+                given.learning_rates[name] = min(tried, key=tried.__getitem__)
+                tuning[name] = {f"{rate:g}": fvu for rate, fvu in sorted(tried.items())}
         rounds, heldout_tokens = [], 0
         for number in range(given.repeats):
             results = {}
             for competitor in given.only:
                 output = folder / f"round{number}" / competitor
                 output.mkdir(parents=True)
-                job = replace(
-                    settings,
-                    output=str(output),
-                    learning_rate=given.learning_rates[competitor],
-                )
+                job = replace(settings, output=str(output), learning_rate=given.learning_rates[competitor])
                 results[competitor] = compete(competitor, pythons[competitor], job)
                 rate = settings.tokens_in_all / results[competitor]["steady_seconds"]
                 say(f"round {number + 1} of {given.repeats}, {competitor}: {rate:,.0f} tokens/s steady")
@@ -176,6 +127,31 @@ def main() -> None:
     table = report.markdown(finished)
     given.output.with_suffix(".md").write_text(table)
     print(table)
+
+
+def tune(name: str, python: Path, settings: Settings, folder: Path) -> dict[float, float]:
+    """Mean FVU of a competitor at every rate tried, from that of ``settings`` on.
+
+    Raises:
+        SystemExit: it succeeded with none of them.
+    """
+
+    def fvu_at(rate: float) -> float:
+        output = folder / "tuning" / name / f"{rate:g}"
+        output.mkdir(parents=True)
+        try:
+            results = {name: compete(name, python, replace(settings, output=str(output), learning_rate=rate))}
+        except SystemExit as failure:
+            say(f"tuning, {name} at {rate:g}: {failure}")
+            return float("inf")
+        measure(settings, results, folder)
+        say(f"tuning, {name} at {rate:g}: FVU {results[name]['mean_fvu']:.4f}")
+        return results[name]["mean_fvu"]
+
+    tried = walk(fvu_at, settings.learning_rate)
+    if min(tried.values()) == float("inf"):
+        raise SystemExit(f"bench-peers: {name} succeeded with no rate.")
+    return tried
 
 
 def walk(loss_at: Callable[[float], float], start: float, most: int = 8) -> dict[float, float]:
@@ -270,12 +246,7 @@ def compete(name: str, python: Path, settings: Settings) -> dict:
         sys.stderr.write((output / "log").read_text()[-4000:])
         raise SystemExit(f"bench-peers: {name} failed (exit code {process.returncode}); its last lines are above.")
     result = json.loads((output / "result.json").read_text())
-    return {
-        **result,
-        "wall_seconds": wall,
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
-        "saes": str(output / "saes"),
-    }
+    return {**result, "wall_seconds": wall, "peak_rss_bytes": usage.ru_maxrss * 1024, "saes": str(output / "saes")}
 
 
 def measure(settings: Settings, results: dict[str, dict], folder: Path) -> int:
@@ -298,10 +269,7 @@ def ask(script: str, request: dict, folder: Path) -> dict:
     path = folder / "request.json"
     path.write_text(json.dumps(request))
     done = subprocess.run(
-        [venvs.QSCOPE_PYTHON, str(HERE / script), str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+        [venvs.QSCOPE_PYTHON, str(HERE / script), str(path)], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
         raise SystemExit(f"bench-peers: {script} failed; the lines above say why.")

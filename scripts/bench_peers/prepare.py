@@ -22,11 +22,7 @@ loaded = load_model(request["model"], model_pb2.ModelOptions(precision=model_pb2
 for name in ("train", "heldout"):
     source = text_pb2.TextSource(source=request[name], field="text", split="train")
     stream = TokenStream(
-        open_text(source),
-        loaded.tokenizer,
-        context=request["context"],
-        pack=True,
-        repeat=name == "train",
+        open_text(source), loaded.tokenizer, context=request["context"], pack=True, repeat=name == "train"
     )
     batch = stream.next_batch(request[f"{name}_sequences"])
     ids = batch.input_ids_BT.numpy()

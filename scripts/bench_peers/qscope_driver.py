@@ -22,12 +22,7 @@ _WARM_SHARE = 0.2
 
 def experiment(settings: Settings) -> Experiment:
     """The frozen experiment; every field is given, as the command line would have filled it in."""
-    text = {
-        "source": settings.text,
-        "field": "text",
-        "split": "train",
-        "context": settings.context,
-    }
+    text = {"source": settings.text, "field": "text", "split": "train", "context": settings.context}
     optimizer = {
         "learning_rate": settings.learning_rate,
         "warmup_share": settings.warmup_steps / settings.steps,
@@ -50,10 +45,7 @@ def experiment(settings: Settings) -> Experiment:
         },
         "optimizer": optimizer,
         "filter": {"drop_first_token": True, "max_norm_ratio": 10},
-        "buffer": {
-            "tokens": settings.buffer_tokens,
-            "model_batch_tokens": settings.model_batch_tokens,
-        },
+        "buffer": {"tokens": settings.buffer_tokens, "model_batch_tokens": settings.model_batch_tokens},
         "checkpoint": {"every_steps": 0, "keep": 1},
         "metrics": {"every_steps": max(1, settings.steps // 50)},
         "formats": ["SAE_FORMAT_NATIVE"],
@@ -79,12 +71,7 @@ def steady_seconds(events: Path, settings: Settings) -> float:
         event = json.loads(line)
         if "metrics" in event:
             step = int(event["metrics"]["entries"][0]["step"])
-            marks.append(
-                (
-                    step,
-                    datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp(),
-                )
-            )
+            marks.append((step, datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()))
     warm = [mark for mark in marks if mark[0] >= settings.steps * _WARM_SHARE]
     if len(warm) < 2:
         raise SystemExit("bench-peers: too few steps to time; raise --steps.")
@@ -105,9 +92,5 @@ write_result(
     settings,
     steady_seconds=steady_seconds(run.events, settings),
     versions={"qscope": __version__, "torch": torch.__version__},
-    notes={
-        "first token": "left out",
-        "norm filter": "10 x median",
-        "tokenising": "part of the run",
-    },
+    notes={"first token": "left out", "norm filter": "10 x median", "tokenising": "part of the run"},
 )

@@ -76,11 +76,7 @@ def markdown(report: dict[str, Any]) -> str:
         facts = [f"{key} {value}" for key, value in {**row["versions"], **row["notes"]}.items()]
         lines.append(f"* {name}: {'; '.join(facts)}")
     if report["tuning"]:
-        lines += [
-            "",
-            "Rates tried before, with the FVU each reached; the best one was timed:",
-            "",
-        ]
+        lines += ["", "Rates tried before, with the FVU each reached; the best one was timed:", ""]
         for name, tried in report["tuning"].items():
             lines.append(f"* {name}: " + ", ".join(f"{rate} {fvu:.4f}" for rate, fvu in tried.items()))
     return "\n".join(lines) + "\n"

@@ -31,10 +31,7 @@ dead_steps = max(1, settings.dead_after_tokens // settings.batch_tokens) if sett
 
 def sae() -> TopKTrainingSAEConfig:
     return TopKTrainingSAEConfig(
-        d_in=settings.d_in,
-        d_sae=settings.d_sae,
-        k=settings.k,
-        aux_loss_coefficient=settings.aux_k,
+        d_in=settings.d_in, d_sae=settings.d_sae, k=settings.k, aux_loss_coefficient=settings.aux_k
     )
 
 

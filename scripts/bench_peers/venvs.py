@@ -46,15 +46,7 @@ def ensure(peer: str, folder: Path) -> Path:
         _run(sys.executable, "-m", "venv", str(place))
     pins = requirements(peer).read_text().splitlines()
     torch = next(line for line in pins if line.startswith("torch=="))
-    pip = (
-        str(python),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "install",
-        "--quiet",
-    )
+    pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet")
     _run(*pip, torch)
     # The pins are complete. torchvision, which nnsight asks for, is left out: builds of it that do not match torch's
     # break every import of transformers, and nothing here sees images.
