@@ -141,3 +141,27 @@ def initialise(
     place = {"device": sample_BD.device, "dtype": dtype}
     W_dec_FD = directions_FD.to(**place)
     return TopKSae(W_dec_FD.clone(), b_enc_F.to(**place), W_dec_FD, b_dec_D.to(**place), k=k, layer=layer)
+
+
+@torch.no_grad()
+def fit_encoder(sae: TopKSae, sample_BD: Tensor) -> float:
+    """Scales the encoder by the one factor that gives the first reconstruction the least squared error.
+
+    The k largest of d_sae random directions are far from orthogonal, so a tied encoder reconstructs several times too
+    much, and the first steps of the training would go into shrinking it. The factor is positive: which features are
+    kept does not change.
+
+    Args:
+        sae: changed in place; its encoder is tied to its decoder (else a factor may not help, and one is then used).
+        sample_BD: activations in the units of the SAE.
+
+    Returns:
+        The factor; 1 when the sample has no code above zero.
+    """
+    x_hat_BD = (sae.decode(*sae.encode(sample_BD)) - sae.b_dec_D).double()
+    overlap = torch.linalg.vecdot(x_hat_BD, (sample_BD - sae.b_dec_D).double()).sum().item()
+    size = x_hat_BD.square().sum().item()
+    factor = overlap / size if overlap > 0 and size > 0 else 1.0
+    sae.W_enc_FD.mul_(factor)
+    sae.b_enc_F.mul_(factor)
+    return factor

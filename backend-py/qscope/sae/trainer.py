@@ -33,7 +33,7 @@ from qscope.sae.settings import (
     peak_learning_rate,
     warmup_steps,
 )
-from qscope.sae.topk import TopKSae, geometric_median, initialise
+from qscope.sae.topk import TopKSae, fit_encoder, geometric_median, initialise
 from qscope.v1 import sae_pb2
 
 STATE_VERSION = 1
@@ -41,8 +41,8 @@ STATE_VERSION = 1
 _DEAD_LIST_STEPS = 8
 """Steps between two listings of the dead features: listing them waits for the device."""
 
-_MEDIAN_ROWS = 2048
-"""Rows of the sample that the geometric median looks at."""
+_SAMPLE_ROWS = 2048
+"""Rows of the sample that the geometric median and the encoder's first scale look at."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class SaeTrainer:
         return [(layer, acts[layer]) for layer in self.layer_ids]
 
     def _fresh_layer(self, layer_id: int, x_BD: Tensor) -> LayerState:
-        shift_D = geometric_median(x_BD[:_MEDIAN_ROWS])
+        shift_D = geometric_median(x_BD[:_SAMPLE_ROWS])
         spread = (x_BD.double() - shift_D).square().sum(1).median().item()
         if not (math.isfinite(spread) and spread > 0):
             raise UserError(
@@ -305,6 +305,7 @@ class SaeTrainer:
         fresh = initialise(self.d_in, self.d_sae, self._config.sae.k, origin_1D, _layer_generator(self._seed, layer_id))
         for name, tensor in fresh.tensors().items():
             layer.sae.tensors()[name].copy_(tensor)
+        fit_encoder(layer.sae, (x_BD[:_SAMPLE_ROWS] - layer.shift_D) * layer.scale)
         return layer
 
     def _empty_layer(self, layer_id: int, scale: float) -> LayerState:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qscope.sae.select import by_blocks, by_repair, by_sorting
-from qscope.sae.topk import dense_codes, geometric_median, initialise, reference_loss
+from qscope.sae.topk import dense_codes, fit_encoder, geometric_median, initialise, reference_loss
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -93,6 +93,35 @@ def test_initialise_folds_the_pre_bias() -> None:
     torch.testing.assert_close(sae.W_enc_FD, sae.W_dec_FD)
     x_BD = sample_BD[:5].double()
     torch.testing.assert_close(sae.pre_activations(x_BD), (x_BD - sae.b_dec_D) @ sae.W_enc_FD.t())
+
+
+def test_the_encoder_starts_at_the_scale_of_least_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_BD = torch.randn(500, 16, generator=generator, dtype=torch.float64) + 3
+    sae = initialise(16, 256, 12, x_BD, generator, dtype=torch.float64)
+    before = sae.encode(x_BD)
+    errors = {}
+    for factor in (0.99, 1.0, 1.01):
+        one = initialise(16, 256, 12, x_BD, torch.Generator().manual_seed(1), dtype=torch.float64)
+        fitted = fit_encoder(one, x_BD)
+        assert 0 < fitted < 0.6, "twelve of 256 directions in 16 dimensions reconstruct far too much"
+        one.W_enc_FD.mul_(factor)
+        one.b_enc_F.mul_(factor)
+        errors[factor] = (one.decode(*one.encode(x_BD)) - x_BD).square().sum().item()
+    assert errors[1.0] < min(errors[0.99], errors[1.01])
+    assert errors[1.0] < (x_BD - x_BD.mean(0)).square().sum()
+    fitted = fit_encoder(sae, x_BD)
+    after = sae.encode(x_BD)
+    assert torch.equal(after[1], before[1])
+    torch.testing.assert_close(after[0], fitted * before[0])
+
+
+def test_a_sample_without_codes_leaves_the_encoder_alone(make_sae) -> None:
+    sae = make_sae(d_in=4, d_sae=8, k=2)
+    sae.b_enc_F.fill_(-100)
+    before = sae.W_enc_FD.clone()
+    assert fit_encoder(sae, torch.randn(5, 4, dtype=sae.W_enc_FD.dtype)) == 1.0
+    assert torch.equal(sae.W_enc_FD, before)
 
 
 def test_geometric_median_ignores_an_outlier() -> None:
