@@ -95,7 +95,15 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
         signal.signal(number, signal.SIG_IGN)
     if owned:
         _on_end_of_stdin(lambda: loop.call_soon_threadsafe(end))
-    loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, worker_service.import_torch)
+
+    def import_torch_when_idle() -> None:
+        # A run that is just starting needs the cores for its own imports.
+        if jobs.active:
+            loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, import_torch_when_idle)
+        else:
+            worker_service.import_torch()
+
+    loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, import_torch_when_idle)
     _say_ready(path, ready_fd)
     log.info("serving on %s", path)
 
