@@ -110,7 +110,7 @@ function call(command, args) {
 
 function runs() {
   try {
-    return readdirSync(runsDir);
+    return readdirSync(runsDir).filter((name) => !name.startsWith('.'));
   } catch {
     return [];
   }
