@@ -1,5 +1,6 @@
 import type { DescMessage } from '@bufbuild/protobuf';
 import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
+import { wrap } from '../wrap.js';
 import { fieldInfo, isRequired, tasks } from './fields.js';
 
 const WIDTH = 80;
@@ -39,16 +40,6 @@ function documented(start: string, doc: string): string[] {
   const indent = ' '.repeat(DOC_COLUMN);
   const head = start.length + 2 <= DOC_COLUMN ? [start.padEnd(DOC_COLUMN) + first] : [start, indent + first];
   return [...head, ...others.map((line) => indent + line)].map((line) => line.trimEnd());
-}
-
-function wrap(text: string, width: number): string[] {
-  const lines: string[] = [];
-  for (const word of text.split(' ')) {
-    const last = lines.at(-1);
-    if (last !== undefined && last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`;
-    else lines.push(word);
-  }
-  return lines;
 }
 
 /** Source text of gen/help.ts. */

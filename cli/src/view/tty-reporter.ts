@@ -2,6 +2,7 @@ import type { ChalkInstance } from 'chalk';
 import type { Ora } from 'ora';
 import type { RunEvent } from '../gen/qscope/v1/run_event_pb.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
+import { wrap } from '../wrap.js';
 import { failureLines } from './failure.js';
 import { listenForKeys } from './hotkeys.js';
 import { layerTable } from './layer-table.js';
@@ -46,7 +47,10 @@ class TtyReporter implements Reporter {
   event(event: RunEvent): void {
     this.model.apply(event);
     const text = eventNote(event);
-    if (text) this.note(text.startsWith('warning:') ? this.chalk.yellow(text) : text);
+    if (text) {
+      const lines = wrap(text, columns('stderr')).join('\n');
+      this.note(text.startsWith('warning:') ? this.chalk.yellow(lines) : lines);
+    }
     const fields = progressFields(this.model, columns('stderr') - SPINNER_COLUMNS);
     if (fields.length > 0) this.spinner.text = fields.map((field) => this.paint(field)).join('  ');
   }
