@@ -14,7 +14,8 @@ const offenders = (pattern: RegExp, allowed: RegExp) =>
 /** Modules that a file reads when it is read itself; those behind `import()` and types are not. */
 function staticImports(text: string): string[] {
   const withoutTypes = text.replace(/import type [^;]+;/g, '');
-  return [...withoutTypes.matchAll(/^(?:import|export)\s[^;]*?from '([^']+)';/gm)].map((match) => match[1] as string);
+  const imports = /^(?:import|export)\s[^;]*?(?:from '([^']+)'|= require\('([^']+)'\));/gm;
+  return [...withoutTypes.matchAll(imports)].map(([, module, required]) => (module ?? required) as string);
 }
 
 test('only view/ writes to the terminal', () => {
@@ -27,6 +28,10 @@ test('only worker/ and launch/ start processes', () => {
 
 test('only worker/ speaks gRPC', () => {
   expect(offenders(/'@grpc\/grpc-js'/, /^worker\//)).toEqual([]);
+});
+
+test('commander is required once, in commander.ts', () => {
+  expect(offenders(/'commander'/, /^commander\.ts$/)).toEqual([]);
 });
 
 test('what --help reads is light: no protobuf, gRPC, YAML or terminal library', () => {
