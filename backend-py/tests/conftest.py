@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 from transformers import GPT2Config as Gpt2Config
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5Config, Qwen3_5TextConfig
-from transformers.models.qwen3_5_moe.configuration_qwen3_5_moe import Qwen3_5MoeTextConfig
+from transformers.models.qwen3_5_moe.configuration_qwen3_5_moe import Qwen3_5MoeConfig, Qwen3_5MoeTextConfig
 
 from qscope.models import LoadedModel, wrap_model
 
@@ -37,12 +44,17 @@ _LINEAR = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 2,
 }
+_VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
 TINY_CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3": lambda: Qwen3Config(**_SIZE),
     "qwen3_moe": lambda: Qwen3MoeConfig(**_SIZE, **_EXPERTS),
     "qwen3_5": lambda: Qwen3_5TextConfig(**_SIZE, **_LINEAR),
     "qwen3_5_moe": lambda: Qwen3_5MoeTextConfig(**_SIZE, **_LINEAR, **_EXPERTS, shared_expert_intermediate_size=24),
     "qwen3_5_wrapper": lambda: Qwen3_5Config(text_config={**_SIZE, **_LINEAR}),
+    "qwen3_5_images": lambda: Qwen3_5Config(text_config={**_SIZE, **_LINEAR}, vision_config=_VISION),
+    "qwen3_5_moe_images": lambda: Qwen3_5MoeConfig(
+        text_config={**_SIZE, **_LINEAR, **_EXPERTS, "shared_expert_intermediate_size": 24}, vision_config=_VISION
+    ),
     "llama": lambda: LlamaConfig(**_SIZE),
     "gpt2": lambda: Gpt2Config(vocab_size=300, n_embd=32, n_layer=4, n_head=2, bos_token_id=0, eos_token_id=0),
 }
@@ -71,7 +83,9 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], LoadedMode
         if family not in made:
             with torch.random.fork_rng():
                 torch.manual_seed(5)
-                model = AutoModelForCausalLM.from_config(TINY_CONFIGS[family]())
+                # The wrappers with images, whose blocks lie one level deeper than those of their text models.
+                kind = AutoModelForImageTextToText if family.endswith("_images") else AutoModelForCausalLM
+                model = kind.from_config(TINY_CONFIGS[family]())
             made[family] = wrap_model(model, tokenizer, name=family)
         return made[family]
 

@@ -6,7 +6,7 @@ the process, so every hook lives inside a ``with`` block or a single call and is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,8 +15,12 @@ from torch import nn
 
 from qscope.errors import UserError
 from qscope.models.architectures import hidden_of, with_hidden
+from qscope.models.forward_tokens import ForwardTokens, read_tokens
 from qscope.models.loading import LoadedModel
 from qscope.models.resolve import brief
+
+#: Maps resid_BTD and the tokens of the pass to a tensor of the same shape, out of place.
+TokenEdit = Callable[[torch.Tensor, ForwardTokens], torch.Tensor]
 
 
 class _LastLayerReached(Exception):
@@ -146,6 +150,41 @@ def edit_residual(loaded: LoadedModel, layer: int, edit: Callable[[torch.Tensor]
             all.
     """
 
+    handle = loaded.decoder.blocks[layer].register_forward_hook(_editing(edit))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def edit_residuals(loaded: LoadedModel, edits: Mapping[int, TokenEdit]) -> Iterator[None]:
+    """Edits the output of several decoder blocks, each told which tokens the pass reads.
+
+    Works under any driver of the model: an own loop, ``generate`` with or without a cache, chunked prefill, training.
+
+    Args:
+        loaded: the model.
+        edits: by layer. Each sees what the edits of lower layers made of the stream.
+    """
+    current: list[ForwardTokens] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current[:] = [read_tokens(args, kwargs)]
+
+    def at(edit: TokenEdit) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda resid_BTD: edit(resid_BTD, current[0])
+
+    with ExitStack() as stack:
+        if edits:
+            stack.callback(loaded.model.register_forward_pre_hook(before, with_kwargs=True).remove)
+        for layer, edit in edits.items():
+            handle = loaded.decoder.blocks[layer].register_forward_hook(_editing(at(edit)))
+            stack.callback(handle.remove)
+        yield
+
+
+def _editing(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         resid_BTD = hidden_of(output)
         version = resid_BTD._version
@@ -156,11 +195,7 @@ def edit_residual(loaded: LoadedModel, layer: int, edit: Callable[[torch.Tensor]
         assert edited_BTD.shape == resid_BTD.shape, f"{tuple(edited_BTD.shape)} is not {tuple(resid_BTD.shape)}"
         return with_hidden(output, edited_BTD.to(resid_BTD))
 
-    handle = loaded.decoder.blocks[layer].register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hook
 
 
 # bfloat16 kernels may sum in another order from one call to the next; another layer's output is off by far more.

@@ -9,4 +9,5 @@ from __future__ import annotations
 RECIPES: dict[str, str] = {
     "train_sae": "qscope.recipes.train_sae:run",
     "eval_sae": "qscope.recipes.eval_sae:run",
+    "steer": "qscope.recipes.steer:run",
 }

@@ -23,7 +23,7 @@ from qscope.sae.settings import (
     peak_learning_rate,
     step_count,
 )
-from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, text_pb2
+from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, steer_pb2, text_pb2
 
 FLOAT32 = 4
 #: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
@@ -52,8 +52,10 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = _plan_train_sae(experiment.train_sae, shape, device)
     elif task == "eval_sae":
         result = _plan_eval_sae(experiment.eval_sae, shape, device)
+    elif task == "steer":
+        result = _plan_steer(experiment.steer, shape)
     else:
-        raise UserError("The experiment has no task.", remedy="Add train_sae or eval_sae.", reason="NO_TASK")
+        raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")
     result.facts.insert(0, run_pb2.PlanFact(name="model", value=_describe(experiment.model, shape)))
     result.facts.insert(1, run_pb2.PlanFact(name="device", value=_device_name(device)))
     result.memory_bytes = sum(item.bytes for item in result.memory)
@@ -148,6 +150,47 @@ def _plan_eval_sae(task: sae_pb2.EvalSae, shape: ModelShape, device: torch.devic
     )
 
 
+def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
+    for number, edit in enumerate(task.steering.edits):
+        if edit.layers:
+            select_layers(edit.layers, shape.n_layers, at=f"steer.steering.edits[{number}].layers")
+    layers = sorted({layer for edit in task.steering.edits for layer in edit.layers})
+    prompts = len(task.prompts) or task.prompt_text.prompts
+    length = task.sampling.max_tokens + (task.prompt_text.tokens if not task.prompts else 0)
+    arms = _steer_arms(task)
+    texts = prompts * task.samples * arms
+    named = _ranges(layers) if layers else "those of the files" if task.steering.edits else "none"
+    return run_pb2.Plan(
+        facts=[
+            run_pb2.PlanFact(name="layers", value=f"{named} of {shape.n_layers}"),
+            run_pb2.PlanFact(name="edits", value=f"{len(task.steering.edits)}"),
+            run_pb2.PlanFact(
+                name="texts",
+                value=f"{texts:,} ({prompts:,} prompts x {task.samples} samples x {arms} arms and strengths)",
+            ),
+            run_pb2.PlanFact(name="tokens", value=f"up to {texts * task.sampling.max_tokens:,} generated"),
+            run_pb2.PlanFact(
+                name="neutral text", value=f"{task.side_effects.tokens:,} tokens in each arm and strength"
+            ),
+        ],
+        memory=[
+            run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
+            # Keys and values are at most as wide as the residual stream.
+            run_pb2.MemoryItem(
+                name="cache of one batch, at most",
+                bytes=task.batch_rows * length * 2 * shape.n_layers * shape.d_model * shape.bytes_per_parameter,
+            ),
+            run_pb2.MemoryItem(name="logits of one step", bytes=4 * task.batch_rows * shape.vocab_size * FLOAT32),
+        ],
+    )
+
+
+def _steer_arms(task: steer_pb2.Steer) -> int:
+    """Arms and strengths: unsteered, zero and prompt once, the others at every strength."""
+    once = {steer_pb2.STEERING_CONTROL_ZERO, steer_pb2.STEERING_CONTROL_PROMPT} & set(task.controls)
+    return 1 + len(once) + max(1, len(task.sweep)) * (1 + len(task.controls) - len(once))
+
+
 def _eval_passes(layers: list[int]) -> int:
     # One to capture, one clean; for every layer the reconstruction and zeros, each with and without filtered tokens.
     return 2 + 4 * len(layers)
@@ -160,6 +203,13 @@ def _seconds(experiment: experiment_pb2.Experiment, shape: ModelShape, speed: De
         # The spliced passes run the blocks above their layer only.
         skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
         return task.tokens * 2 * (_eval_passes(layers) * shape.parameters - skipped) / speed.products
+    if experiment.WhichOneof("task") == "steer":
+        steer = experiment.steer
+        texts = (len(steer.prompts) or steer.prompt_text.prompts) * steer.samples * _steer_arms(steer)
+        # Decoding reads every weight once per step of a batch.
+        steps = -(-texts // steer.batch_rows) * steer.sampling.max_tokens
+        neutral = steer.side_effects.tokens * (1 + _steer_arms(steer)) * 2
+        return steps * shape.weight_bytes / speed.bytes + neutral * 2 * shape.parameters / speed.products
     task = experiment.train_sae
     layers, d_sae = select_layers(task.layers, shape.n_layers), feature_count(task.sae, shape.d_model)
     share_of_model = (max(layers) + 1) / shape.n_layers
@@ -226,6 +276,8 @@ def available_memory(device: torch.device) -> int:
 
 
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
+    if experiment.WhichOneof("task") == "steer":
+        return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if experiment.WhichOneof("task") != "train_sae":
         return "Lower eval_sae.model_batch_tokens."
     layers = select_layers(experiment.train_sae.layers, shape.n_layers)

@@ -2,6 +2,7 @@ from qscope.v1.rules import validate_pb2 as _validate_pb2
 from qscope.v1 import model_pb2 as _model_pb2
 from qscope.v1 import options_pb2 as _options_pb2
 from qscope.v1 import sae_pb2 as _sae_pb2
+from qscope.v1 import steer_pb2 as _steer_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -30,7 +31,7 @@ class Compute(_message.Message):
     def __init__(self, device: _Optional[_Union[Device, str]] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Experiment(_message.Message):
-    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae")
+    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae", "steer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +39,7 @@ class Experiment(_message.Message):
     COMPUTE_FIELD_NUMBER: _ClassVar[int]
     TRAIN_SAE_FIELD_NUMBER: _ClassVar[int]
     EVAL_SAE_FIELD_NUMBER: _ClassVar[int]
+    STEER_FIELD_NUMBER: _ClassVar[int]
     name: str
     seed: int
     model: str
@@ -45,4 +47,5 @@ class Experiment(_message.Message):
     compute: Compute
     train_sae: _sae_pb2.TrainSae
     eval_sae: _sae_pb2.EvalSae
-    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ...) -> None: ...
+    steer: _steer_pb2.Steer
+    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ..., steer: _Optional[_Union[_steer_pb2.Steer, _Mapping]] = ...) -> None: ...

@@ -18,10 +18,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 import qscope
 from qscope.errors import UserError
-from qscope.v1 import run_pb2, worker_pb2
+from qscope.v1 import inference_pb2, run_pb2, worker_pb2
 from qscope.worker import PROTOCOL_VERSION
 from qscope.worker.boundary import Boundary
 from qscope.worker.handler import service_handler
+from qscope.worker.inference_service import InferenceService, ModelThread
 from qscope.worker.jobs import Jobs
 from qscope.worker.run_service import RunService
 from qscope.worker.worker_service import WorkerService
@@ -33,6 +34,7 @@ _MAX_SOCKET_PATH = 107
 #: Commands that only look at a folder are over by then, and do not pay for the import.
 _IMPORT_TORCH_AFTER_SECONDS = 3.0
 _SERVICES = {
+    "inference": inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     "runs": run_pb2.DESCRIPTOR.services_by_name["RunService"],
     "worker": worker_pb2.DESCRIPTOR.services_by_name["WorkerService"],
 }
@@ -73,7 +75,11 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     server.add_generic_rpc_handlers(
-        (service_handler(_SERVICES["runs"], RunService(jobs)), service_handler(_SERVICES["worker"], worker_service))
+        (
+            service_handler(_SERVICES["inference"], InferenceService(ModelThread())),
+            service_handler(_SERVICES["runs"], RunService(jobs)),
+            service_handler(_SERVICES["worker"], worker_service),
+        )
     )
     if reflection:
         _enable_reflection(server)

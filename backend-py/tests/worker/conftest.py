@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 
 from qscope.runs import RunFolder
-from qscope.v1 import run_pb2, worker_pb2
+from qscope.v1 import inference_pb2, run_pb2, worker_pb2
 from qscope.v1.experiment_pb2 import Experiment
 
 _HERE = Path(__file__).parent
@@ -57,7 +58,19 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.runs = client(self.channel, run_pb2.DESCRIPTOR.services_by_name["RunService"])
+        self.inference = client(self.channel, inference_pb2.DESCRIPTOR.services_by_name["InferenceService"])
         self.worker = client(self.channel, worker_pb2.DESCRIPTOR.services_by_name["WorkerService"])
+
+    @property
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time used so far, all threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def start(self, experiment: Experiment, **more: Any) -> run_pb2.Run:
         request = {"request_id": str(uuid.uuid4()), "experiment": experiment, "runs_folder": self.runs_folder, **more}
@@ -96,6 +109,19 @@ StartWorker = Callable[..., Worker]
 @pytest.fixture
 def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
     """``start_worker(*arguments)``: a worker process; what it and its jobs leave running is killed at the end."""
+    with _workers(tmp_path_factory) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker for all tests of a module, for those that leave nothing behind in it."""
+    with _workers(tmp_path_factory) as start:
+        yield start("--owned")
+
+
+@contextmanager
+def _workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
     workers: list[Worker] = []
     runs_folder = tmp_path_factory.mktemp("runs")
 
@@ -122,7 +148,13 @@ def start_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWork
         workers.append(Worker(process, socket, ready, grpc.insecure_channel(ready["address"]), str(runs_folder)))
         return workers[-1]
 
-    yield start
+    try:
+        yield start
+    finally:
+        _end(workers, runs_folder)
+
+
+def _end(workers: list[Worker], runs_folder: Path) -> None:
     for worker in workers:
         worker.channel.close()
         worker.process.kill()

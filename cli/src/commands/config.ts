@@ -33,7 +33,9 @@ export function build(): Command {
     .command('init')
     .description('write a commented experiment file with every field and its default')
     .addArgument(
-      new Argument('[command]', 'what the experiment is for').choices(['train-sae', 'eval-sae']).default('train-sae'),
+      new Argument('[command]', 'what the experiment is for')
+        .choices(['train-sae', 'eval-sae', 'steer'])
+        .default('train-sae'),
     )
     .option('-o, --output <file>', 'file to write; without it the text goes to stdout')
     .option('--force', 'overwrite the file', false)

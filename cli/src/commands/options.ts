@@ -28,9 +28,9 @@ export function withRunsOptions(command: Command): Command {
   return withWorkerOptions(command.option('--runs-dir <folder>', 'folder of the runs (variable QSCOPE_RUNS)', folder));
 }
 
-export function withExperimentOptions(command: Command): Command {
+export function withExperimentOptions(command: Command, files = '<file...>'): Command {
   command
-    .argument('<file...>', 'experiment files; later ones change earlier ones')
+    .argument(files, 'experiment files; later ones change earlier ones')
     .option('--set <path=value>', 'change a value, for example train_sae.sae.k=64; may be repeated', collect)
     .option('--name <name>', 'name of the run');
   return withRunsOptions(command);

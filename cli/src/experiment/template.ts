@@ -11,6 +11,7 @@ import { parseYaml } from './yaml.js';
 const starts: Record<Task, string> = {
   train_sae: 'model: embedded\ntrain_sae:\n',
   eval_sae: 'model: embedded\neval_sae: {sae: latest}\n',
+  steer: 'model: embedded\nsteer: {steering: {edits: [{layers: [3], features: [0]}]}}\n',
 };
 
 /** The tasks that have a template, by command. */

@@ -159,4 +159,97 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      max_norm_ratio: 10          Drop activations whose norm exceeds this\n" +
     "                                  multiple of the layer's running median; 0\n" +
     "                                  keeps all\n",
+  "steer":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  steer:\n" +
+    "    sae: latest                   SAEs: run id, latest, folder, file, or a\n" +
+    "                                  Qwen-Scope repository; not needed for plain\n" +
+    "                                  vectors\n" +
+    "    prompts: []                   Prompts\n" +
+    "    prompt_text:\n" +
+    "      text:\n" +
+    "        source: embedded          embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "        field: text               Column that holds the text\n" +
+    "        config: \"\"                Configuration (subset) of a hub dataset\n" +
+    "        split: train              Split of a hub dataset\n" +
+    "        revision: \"\"              Branch, tag or commit of a hub dataset\n" +
+    "        context: 512              Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "        pack: true                Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "        repeat: true              Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      prompts: 16                 Prompts to take\n" +
+    "      tokens: 24                  Tokens of each prompt; shorter documents are\n" +
+    "                                  passed over\n" +
+    "    format:\n" +
+    "      chat: false                 Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "      system: \"\"                  System turn of a chat prompt\n" +
+    "      thinking: off               Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "    steering:\n" +
+    "      edits: []                   Changes of the residual stream\n" +
+    "      conflict: sum               Several edits of one layer at one token: sum,\n" +
+    "                                  priority (first listed wins), sequential,\n" +
+    "                                  error\n" +
+    "      abort_when: []              Stop the generation at the first token where\n" +
+    "                                  any of these features fires\n" +
+    "    sampling:\n" +
+    "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
+    "                                  token\n" +
+    "      top_p: 1                    Smallest set of tokens whose probabilities\n" +
+    "                                  reach this sum\n" +
+    "      top_k: 0                    Most likely tokens kept; 0 keeps all\n" +
+    "      max_tokens: 64              Tokens generated at most\n" +
+    "      stop: []                    Texts that end a generation; they are not part\n" +
+    "                                  of it\n" +
+    "      ignore_end: false           Go on after an end token, to max_tokens\n" +
+    "    samples: 1                    Continuations of each prompt; sample i draws\n" +
+    "                                  the same random numbers in every arm\n" +
+    "    controls: []                  Beside the unsteered text, which is always\n" +
+    "                                  made: zero, flipped, random, foreign\n" +
+    "    sweep: []                     Factors on every strength, each run in every\n" +
+    "                                  arm; empty means 1\n" +
+    "    side_effects:\n" +
+    "      text:\n" +
+    "        source: embedded          embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "        field: text               Column that holds the text\n" +
+    "        config: \"\"                Configuration (subset) of a hub dataset\n" +
+    "        split: train              Split of a hub dataset\n" +
+    "        revision: \"\"              Branch, tag or commit of a hub dataset\n" +
+    "        context: 512              Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "        pack: true                Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "        repeat: true              Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      tokens: 4096                Neutral tokens to read for each arm and\n" +
+    "                                  strength; 0 measures no perplexity and KL\n" +
+    "    batch_rows: 32                Rows generated together\n",
 };

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Client as Channel } from '@grpc/grpc-js';
 import { ExitCode, UserError } from '../errors.js';
+import { InferenceService } from '../gen/qscope/v1/inference_pb.js';
 import { RunService } from '../gen/qscope/v1/run_pb.js';
 import { type GetWorkerInfoResponse, WorkerService } from '../gen/qscope/v1/worker_pb.js';
 import { openChannel } from './channel.js';
@@ -27,6 +28,7 @@ interface Connection {
   channel: Channel;
   log: string;
   runs: Client<typeof RunService>;
+  inference: Client<typeof InferenceService>;
   worker: Client<typeof WorkerService>;
   /** Set when this process started the worker and must end it. */
   owned?: StartedWorker;
@@ -56,6 +58,10 @@ export class WorkerSession {
 
   get runs(): Client<typeof RunService> {
     return this.connection.runs;
+  }
+
+  get inference(): Client<typeof InferenceService> {
+    return this.connection.inference;
   }
 
   get worker(): Client<typeof WorkerService> {
@@ -132,7 +138,13 @@ async function start({ python, signal }: ConnectOptions): Promise<Connection> {
 /** Opens a channel to a socket; nothing is sent yet. */
 export function connectTo(socket: string, log: string): Connection {
   const channel = openChannel(resolve(socket));
-  return { channel, log, runs: createClient(RunService, channel), worker: createClient(WorkerService, channel) };
+  return {
+    channel,
+    log,
+    runs: createClient(RunService, channel),
+    inference: createClient(InferenceService, channel),
+    worker: createClient(WorkerService, channel),
+  };
 }
 
 /** @throws UserError when CLI and worker are of different generations. */

@@ -29,6 +29,37 @@ export const originals: readonly string[] = [
   'model: embedded\neval_sae:\n  sae: latest\n  text: &text {source: embedded, context: 64}\n  filter:\n    <<: {max_norm_ratio: 3}\n',
 ].map(withoutComments);
 
+/** Steering specs: every kind of edit, place and condition. */
+export const steeringOriginals: readonly string[] = [
+  config('embedded/steer.yaml'),
+  experimentTemplate('steer', { file: 'e.yaml', schema: 'schema.json' }),
+  `model: embedded
+steer:
+  prompts: [Hello, "What is 2 + 3?"]
+  format: { chat: true, system: Be brief., thinking: on }
+  steering:
+    conflict: priority
+    abort_when: [{ layer: 5, feature: 9, above: 2.5 }]
+    edits:
+      - layers: [1, 2]
+        features: [3, 4]
+        op: clamp_max
+        strength: 0.5
+        unit: max
+        where:
+          phase: generated
+          include_last_prompt_token: true
+          only: { classes: [answer, think], tokens: [" the"], positions: [0, -1] }
+          except: { classes: [special] }
+        when:
+          - { layer: 1, feature: 7, above: 0.5 }
+      - { layers: [3], vector: [0.5, -1.5, 2e-3], op: projection_cap, low: -1, high: 1.5, unit: norm }
+      - { feature_file: features.json, top: 3, strength: -2 }
+  sweep: [-1, 0.5, 2]
+  controls: [zero, foreign]
+`,
+].map(withoutComments);
+
 const keyPattern = /([a-z_0-9]+):/g;
 const valuePattern = /(?<=: )[^\s{[][^\s,}\]]*/g;
 const numberPattern = /(?<=: )\d[^\s,}\]]*/g;
@@ -218,11 +249,11 @@ export interface Mutant {
 export const kinds = Object.keys(mutations);
 
 /** Damaged files, every kind of damage in turn. */
-export function* mutants(count: number, seed = 20_251_121): Generator<Mutant> {
+export function* mutants(count: number, from: readonly string[] = originals, seed = 20_251_121): Generator<Mutant> {
   const random = generator(seed);
   for (let index = 0; index < count; index++) {
     const kind = kinds[index % kinds.length] as string;
-    const content = mutations[kind]?.(random.pick(originals), random) as string | Uint8Array;
+    const content = mutations[kind]?.(random.pick(from), random) as string | Uint8Array;
     yield { index, kind, content };
   }
 }

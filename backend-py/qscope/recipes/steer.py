@@ -1,0 +1,339 @@
+"""``qscope steer FILE``: the same prompts under every arm and strength, with proof, and what each costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qscope.models import LoadedModel, check_hooks, choose_device, load_model
+from qscope.models.generation import Generation, refuse_beyond_context
+from qscope.models.kernels import implementation_facts
+from qscope.models.prompts import Prompt, render_prompt
+from qscope.recipes.shared import open_tokens, place_of_saes
+from qscope.runs import RunContext
+from qscope.runs.files import write_json
+from qscope.sae import formats
+from qscope.sae.topk import TopKSae
+from qscope.steering.batch import SteeredBatch
+from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
+from qscope.steering.calibration import measure_activity
+from qscope.steering.controls import Activity, control_arm, refuse_meaningless_controls, with_factor
+from qscope.steering.resolve import ResolvedSpec
+from qscope.steering.resolver import SpecResolver
+from qscope.steering.scales import Scales
+from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams, shares
+from qscope.steering.summary import summarise
+from qscope.v1 import inference_pb2, steer_pb2
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the prompts: ``unsteered``, ``steered`` or a control, at one factor."""
+
+    name: str
+    factor: float
+    spec: ResolvedSpec
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One continuation to be made: arm, prompt and sample."""
+
+    arm: Arm
+    prompt: int
+    sample: int
+
+    @property
+    def key(self) -> tuple[str, float, int, int]:
+        return self.arm.name, self.arm.factor, self.prompt, self.sample
+
+
+def run(context: RunContext) -> None:
+    """Generates every arm at every strength from the same prompts and random numbers, then measures them."""
+    experiment, task = context.experiment, context.experiment.steer
+    refuse_meaningless_controls(
+        task.steering, list(task.controls), prompt_prefix=task.baselines.prompt_prefix
+    )
+    loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
+    check_hooks(loaded)
+    for fact in implementation_facts(loaded):
+        context.info(fact)
+    saes = _Saes(context, loaded)
+    prompts = _prompts(context, loaded)
+    arms = _arms(context, loaded, saes)
+    context.info(f"{len(prompts)} prompts x {task.samples} samples x {len(arms)} arms")
+
+    rows = _generate(context, loaded, prompts, arms, saes)
+    costs = _side_effects(context, loaded, arms, saes)
+    for row, language in zip(rows, languages([row["text"] for row in rows]), strict=True):
+        row["language"] = language
+    _report(context, loaded, rows, costs, saes.scales)
+
+
+class _Saes:
+    """The SAEs the run needs, loaded layer by layer, and what is measured about their features."""
+
+    def __init__(self, context: RunContext, loaded: LoadedModel) -> None:
+        self._context, self._loaded = context, loaded
+        self._by_layer: dict[int, TopKSae] = {}
+        self._activity: dict[int, Activity] = {}
+        self.scales = Scales()
+
+    def of(self, layer: int) -> TopKSae:
+        if layer not in self._by_layer:
+            task, offline = self._context.experiment.steer, self._context.experiment.model_options.offline
+            place = place_of_saes(task.sae, self._context.folder.parent, at="steer.sae")
+            found = formats.load(place, [layer], offline=offline)
+            formats.refuse_if_foreign(found, self._loaded.facts, field="steer.sae")
+            self._by_layer[layer] = found[layer].to(self._loaded.device)
+        return self._by_layer[layer]
+
+    def activity(self, layer: int) -> Activity:
+        if layer not in self._activity:
+            self._activity[layer] = measure_activity(self._loaded, self.of(layer))
+        return self._activity[layer]
+
+
+def _prompts(context: RunContext, loaded: LoadedModel) -> list[Prompt]:
+    task = context.experiment.steer
+    texts = list(task.prompts)
+    at = "steer.prompts"
+    if not texts:
+        at = "steer.prompt_text"
+        texts = list(_beginnings(context, loaded))
+    prompts = [
+        render_prompt(loaded.tokenizer, text, task.format, at=f"{at}[{index}]" if task.prompts else at)
+        for index, text in enumerate(texts)
+    ]
+    for index, prompt in enumerate(prompts):
+        where = f"{at}[{index}]" if task.prompts else "steer.sampling.max_tokens"
+        refuse_beyond_context(loaded, len(prompt), task.sampling.max_tokens, at=where)
+    return prompts
+
+
+def _beginnings(context: RunContext, loaded: LoadedModel) -> Iterator[str]:
+    """The first tokens of documents, as text."""
+    from qscope.data import open_text
+    from qscope.errors import UserError
+
+    wanted = context.experiment.steer.prompt_text
+    reader = open_text(wanted.text, at="steer.prompt_text.text", seed=context.seed_for("prompts"))
+    found = 0
+    while found < wanted.prompts:
+        text = reader.read()
+        if text is None:
+            raise UserError(
+                f"The text holds {found} documents of {wanted.tokens} tokens or more, {wanted.prompts} are wanted.",
+                remedy="Lower steer.prompt_text.prompts or tokens, or give more text.",
+                reason="TEXT_EXHAUSTED",
+                field="steer.prompt_text.prompts",
+            )
+        ids = loaded.tokenizer(text[: 40 * wanted.tokens], add_special_tokens=False)["input_ids"]
+        if len(ids) > wanted.tokens:
+            found += 1
+            yield loaded.tokenizer.decode(ids[: wanted.tokens]).rstrip("\ufffd")
+
+
+def _arms(context: RunContext, loaded: LoadedModel, saes: _Saes) -> list[Arm]:
+    """Unsteered, steered and the controls, the last two at every factor."""
+    task = context.experiment.steer
+    factors = list(task.sweep) or [1.0]
+    resolver = SpecResolver(loaded, saes.of)
+    spec = resolver.expand(task.steering, at="steer.steering")
+    steered = {
+        factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), at="steer.steering")
+        for factor in factors
+    }
+    saes.scales = resolver.scales
+    if saes.scales.source:
+        context.info(f"strengths are measured against {saes.scales.source}")
+    empty = ResolvedSpec((), task.steering.conflict, (), "")
+    arms = [Arm("unsteered", 0.0, empty)]
+    arms += [Arm("steered", factor, numbers) for factor, numbers in steered.items()]
+    directions = _baseline_directions(context, loaded, saes, list(steered.values()))
+    for control in task.controls:
+        name = steer_pb2.SteeringControl.Name(control).removeprefix("STEERING_CONTROL_").lower()
+        if control == steer_pb2.STEERING_CONTROL_PROMPT:
+            arms.append(Arm(name, 0.0, empty, prefix=task.baselines.prompt_prefix))
+            continue
+        for factor in factors if control != steer_pb2.STEERING_CONTROL_ZERO else factors[:1]:
+            if control in directions:
+                numbers = with_directions(steered[factor], directions[control], name)
+            else:
+                # The same random direction at every factor: the arm is one dose-response curve.
+                generator = torch.Generator().manual_seed(context.seed_for(f"control {name}"))
+                numbers = control_arm(
+                    steered[factor], control, generator, sae_of=saes.of, activity_of=saes.activity
+                )
+            arms.append(Arm(name, factor, numbers))
+    return arms
+
+
+def _baseline_directions(
+    context: RunContext, loaded: LoadedModel, saes: _Saes, specs: list[ResolvedSpec]
+) -> dict[int, dict[int, torch.Tensor]]:
+    """Directions of diff-in-means and SDCV by control and layer, from one pass over the texts."""
+    task = context.experiment.steer
+    wanted = {steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS, steer_pb2.STEERING_CONTROL_SDCV} & set(task.controls)
+    if not wanted:
+        return {}
+    layers = sorted({edit.layer for spec in specs for edit in spec.edits})
+    means = []
+    for name in ("positives", "negatives"):
+        at = f"steer.baselines.{name}"
+        stream = open_tokens(getattr(task.baselines, name), loaded, seed=context.seed_for(name), at=at)
+        means.append(class_means(loaded, stream, task.baselines.tokens, saes.of, layers))
+    positive, negative = means
+    return {
+        steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS: {
+            layer: diff_in_means(positive[layer], negative[layer]) for layer in layers
+        },
+        steer_pb2.STEERING_CONTROL_SDCV: {
+            layer: sdcv(positive[layer], negative[layer], saes.of(layer), task.baselines.latents) for layer in layers
+        },
+    }
+
+
+def _generate(
+    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], arms: list[Arm], saes: _Saes
+) -> list[dict[str, Any]]:
+    """Every cell, batch by batch; what an earlier attempt of this run wrote is kept."""
+    task = context.experiment.steer
+    path = context.artifacts / "generations.jsonl"
+    rows = _read_rows(path)
+    known = {(row["arm"], row["factor"], row["prompt"], row["sample"]) for row in rows}
+    cells = [Cell(arm, p, s) for arm in arms for p in range(len(prompts)) for s in range(task.samples)]
+    total = len(cells)
+    cells = [cell for cell in cells if cell.key not in known]
+    with path.open("a", encoding="utf-8") as file:
+        for arm in arms:
+            mine = [cell for cell in cells if cell.arm is arm]
+            for start in range(0, len(mine), task.batch_rows):
+                new = _batch(context, loaded, prompts, mine[start : start + task.batch_rows], saes)
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
+                file.flush()
+                rows += new
+                context.progress("generating", len(rows), total, "texts")
+    context.artifact(path, kind="generations", description=f"{len(rows):,} texts of {len(arms)} arms")
+    return rows
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            # The line that was being written when the run was killed; what follows it is made again.
+            break
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def _batch(
+    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], cells: list[Cell], saes: _Saes
+) -> list[dict[str, Any]]:
+    task = context.experiment.steer
+    read = [prompts[cell.prompt] for cell in cells]
+    if cells[0].arm.prefix:
+        texts = [cells[0].arm.prefix + prompt.written for prompt in read]
+        read = [render_prompt(loaded.tokenizer, text, task.format, at="steer.baselines.prompt_prefix") for text in texts]
+    batch = SteeredBatch(loaded, read, [cell.arm.spec for cell in cells], saes.of)
+    noise = [context.seed_for(f"noise {cell.prompt} {cell.sample}") for cell in cells]
+    generation = Generation(
+        loaded,
+        [prompt.ids_T for prompt in read],
+        task.sampling,
+        noise,
+        edits=batch.edits(),
+        should_abort=batch.take_aborted,
+    )
+    tokens: list[list[int]] = [[] for _ in cells]
+    ended: dict[int, int] = {}
+    while not generation.done:
+        if context.stop_requested:
+            context.stop(0)
+        step = generation.step()
+        ended |= step.ended
+        for drawn in step.drawn:
+            if step.ended.get(drawn.row) != inference_pb2.END_REASON_END_TOKEN:
+                tokens[drawn.row].append(drawn.token)
+    batch.refuse_if_nothing_happened(at="steer.steering")
+    rows = []
+    for index, (cell, proof) in enumerate(zip(cells, batch.row_proofs(), strict=True)):
+        text = loaded.tokenizer.decode(tokens[index])
+        rows.append(
+            {
+                "arm": cell.arm.name,
+                "factor": cell.arm.factor,
+                "prompt": cell.prompt,
+                "sample": cell.sample,
+                "prompt_text": prompts[cell.prompt].text,
+                "text": text,
+                "tokens": len(tokens[index]),
+                "ended": inference_pb2.EndReason.Name(ended[index]).removeprefix("END_REASON_").lower(),
+                "repeated_3grams": repeated_ngrams(tokens[index], 3),
+                "compression": compression(text),
+                "changed_positions": proof.changed,
+                "relative_change": {layer: count.mean_relative for layer, count in proof.layers.items()},
+                "spec": cell.arm.spec.hash,
+            }
+        )
+    return rows
+
+
+def _side_effects(
+    context: RunContext, loaded: LoadedModel, arms: list[Arm], saes: _Saes
+) -> dict[tuple[str, float], dict[str, float]]:
+    settings = context.experiment.steer.side_effects
+    if settings.tokens == 0:
+        return {}
+    stream = open_tokens(settings.text, loaded, seed=context.seed_for("neutral"), at="steer.side_effects.text")
+    context.progress("measuring side effects", 0, 1, "")
+    sae_of: Callable[[int], TopKSae] = saes.of
+    costs = neutral_costs(loaded, [arm.spec for arm in arms], stream, settings.tokens, sae_of)
+    return {
+        (arm.name, arm.factor): {
+            "neutral_tokens": cost.tokens,
+            "perplexity_ratio": cost.perplexity_ratio,
+            "kl": cost.kl,
+        }
+        for arm, cost in zip(arms, costs, strict=True)
+    }
+
+
+def _report(
+    context: RunContext,
+    loaded: LoadedModel,
+    rows: list[dict[str, Any]],
+    costs: dict[tuple[str, float], dict[str, float]],
+    scales: Scales,
+) -> None:
+    summary = summarise(rows, costs)
+    path = context.artifacts / "steering.json"
+    write_json(
+        path,
+        {
+            "model": loaded.facts.as_dict(),
+            "implementation": implementation_facts(loaded),
+            "scales": {
+                "source": scales.source,
+                "median_norm": scales.median_norm,
+                "max_activation": [[*key, value] for key, value in scales.max_activation.items()],
+            },
+            "languages": {
+                f"{arm} {factor:g}": shares([r["language"] for r in rows if (r["arm"], r["factor"]) == (arm, factor)])
+                for arm, factor in dict.fromkeys((r["arm"], r["factor"]) for r in rows)
+            },
+            "arms": summary,
+        },
+    )
+    context.artifact(path, kind="steering", description=f"{len(summary)} arms and strengths")

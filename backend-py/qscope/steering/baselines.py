@@ -1,0 +1,110 @@
+"""Directions that need no single feature: the difference of two means, plain and denoised by the SAE."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qscope.data import TokenStream
+from qscope.errors import UserError
+from qscope.models import LoadedModel, capture_residuals
+from qscope.sae.topk import TopKSae
+from qscope.steering.resolve import LayerEdit, ResolvedSpec
+
+
+@dataclass
+class ClassMeans:
+    """Moments of one class of text at one layer, over its tokens.
+
+    Attributes:
+        count: tokens.
+        resid_D: mean residual.
+        code_F: mean activations.
+        square_F: mean squared activations.
+    """
+
+    count: int
+    resid_D: Tensor
+    code_F: Tensor
+    square_F: Tensor
+
+
+@torch.no_grad()
+def class_means(
+    loaded: LoadedModel, stream: TokenStream, tokens: int, sae_of: Callable[[int], TopKSae], layers: list[int]
+) -> dict[int, ClassMeans]:
+    """Means by layer over about ``tokens`` tokens, first tokens of sequences and padding left out; float64."""
+    sums: dict[int, list[Tensor]] = {}
+    count = 0
+    while count < tokens:
+        batch = stream.next_batch(8)
+        if batch is None:
+            break
+        kept_BT = batch.attention_mask_BT & ~batch.first_token_BT
+        mask_BT = None if bool(batch.attention_mask_BT.all()) else batch.attention_mask_BT
+        captured = capture_residuals(loaded, layers, batch.input_ids_BT, mask_BT)
+        for layer, resid_BTD in captured.items():
+            sae = sae_of(layer)
+            resid_ND = resid_BTD[kept_BT.to(resid_BTD.device)].to(sae.dtype)
+            values_NK, indices_NK = (part.cpu() for part in sae.encode(resid_ND))
+            known = sums.setdefault(
+                layer,
+                [torch.zeros(size, dtype=torch.float64) for size in (loaded.facts.d_model, sae.d_sae, sae.d_sae)],
+            )
+            known[0] += resid_ND.double().sum(0).cpu()
+            known[1].index_add_(0, indices_NK.flatten(), values_NK.double().flatten())
+            known[2].index_add_(0, indices_NK.flatten(), values_NK.double().square().flatten())
+        count += int(kept_BT.sum())
+    if count < 2:
+        raise UserError(
+            "The text of a baseline holds no tokens.",
+            remedy="Give steer.baselines.positives and negatives text of their own.",
+            reason="NO_TEXT",
+            field="steer.baselines",
+        )
+    return {layer: ClassMeans(count, *(part / count for part in parts)) for layer, parts in sums.items()}
+
+
+def diff_in_means(positive: ClassMeans, negative: ClassMeans) -> Tensor:
+    """Direction [D]: mean residual of the positives minus that of the negatives."""
+    return (positive.resid_D - negative.resid_D).float()
+
+
+def sdcv(positive: ClassMeans, negative: ClassMeans, sae: TopKSae, latents: int) -> Tensor:
+    """Direction [D]: the difference of the mean reconstructions from the latents that separate the classes best.
+
+    A latent's separation is the difference of its means over its pooled standard deviation (Cohen's d). SDCV (arXiv
+    2505.15038) does not state its formula; this is ours.
+    """
+    difference_F = positive.code_F - negative.code_F
+    variance_F = sum(part.square_F - part.code_F.square() for part in (positive, negative)) / 2
+    separation_F = difference_F.abs() / variance_F.clamp_min(1e-12).sqrt()
+    # A latent that never fires in either class has no variance and no difference: nothing, not infinity.
+    separation_F[difference_F == 0] = 0
+    kept = separation_F.topk(min(latents, len(separation_F))).indices
+    return difference_F[kept].float() @ sae.W_dec_FD.float().cpu()[kept]
+
+
+def with_directions(spec: ResolvedSpec, directions: Mapping[int, Tensor], name: str) -> ResolvedSpec:
+    """The spec with the change of each edit turned into another direction, and as long as before."""
+
+    def turned(edit: LayerEdit) -> LayerEdit:
+        change_D, direction_D = edit.strength_M @ edit.directions_MD, directions[edit.layer]
+        if not direction_D.norm() > 0:
+            raise UserError(
+                f"The baselines' positives and negatives do not differ at layer {edit.layer}.",
+                remedy="Give steer.baselines texts that differ in what is wanted.",
+                reason="BASELINE_EMPTY",
+                field="steer.baselines",
+            )
+        # A negative strength takes the wanted thing away, whichever direction stands for it.
+        sign = -1.0 if bool((edit.strength_M < 0).all()) else 1.0
+        row_D = direction_D / direction_D.norm() * change_D.norm() * sign
+        return dataclasses.replace(edit, features=(), directions_MD=row_D[None], strength_M=torch.ones(1))
+
+    edits = tuple(turned(edit) for edit in spec.edits)
+    return ResolvedSpec(edits, spec.conflict, spec.abort_when, f"{name}:{spec.hash}")

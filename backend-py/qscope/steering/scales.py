@@ -1,0 +1,50 @@
+"""What strengths are measured against."""
+
+from __future__ import annotations
+
+
+from dataclasses import dataclass, field
+
+from qscope.v1 import steering_pb2 as pb
+
+
+@dataclass
+class Scales:
+    """What the units ``max`` and ``norm`` mean.
+
+    Attributes:
+        median_norm: median length of the residual stream by layer, first tokens left out.
+        max_activation: largest activation seen, by layer and feature.
+        source: where the numbers come from, for people.
+    """
+
+    median_norm: dict[int, float] = field(default_factory=dict)
+    max_activation: dict[tuple[int, int], float] = field(default_factory=dict)
+    source: str = ""
+
+    def add(self, other: Scales) -> None:
+        """Takes over what is not known yet."""
+        self.median_norm = other.median_norm | self.median_norm
+        self.max_activation = other.max_activation | self.max_activation
+        self.source = self.source or other.source
+
+    def missing(self, spec: pb.SteeringSpec) -> tuple[list[int], list[tuple[int, int]]]:
+        """Layers whose norm, and features whose maximum, a spec needs and nobody knows."""
+        layers = {
+            layer
+            for edit in spec.edits
+            if edit.unit == pb.STRENGTH_UNIT_NORM
+            for layer in edit.layers
+            if layer not in self.median_norm
+        }
+        features = {
+            (layer, feature)
+            for edit in spec.edits
+            if edit.unit == pb.STRENGTH_UNIT_MAX
+            for layer in edit.layers
+            for feature in edit.features
+            if (layer, feature) not in self.max_activation
+        }
+        return sorted(layers), sorted(features)
+
+

@@ -1,0 +1,204 @@
+"""The warm model of a worker, and one request for generations as a stream of messages.
+
+A request is a generator that gives the thread back after every token: whoever owns the model can run several requests
+in turn, and closing the generator ends the work with nothing left behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from qscope.models import LoadedModel, choose_device, load_model, use_threads
+from qscope.models.generation import Generation, TextStream, refuse_beyond_context
+from qscope.models.kernels import implementation_facts
+from qscope.models.prompts import Prompt, render_prompt
+from qscope.sae import formats
+from qscope.sae.topk import TopKSae
+from qscope.steering.batch import SteeredBatch
+from qscope.steering.resolve import ResolvedSpec
+from qscope.steering.resolver import SpecResolver
+from qscope.v1 import inference_pb2 as pb
+
+Messages = Iterator[pb.GenerateResponse]
+#: Turns the name of SAEs in a request (a run id, a path, a repository) into what `formats.load` takes.
+FindSaes = Callable[[str], Path | str]
+
+
+@dataclass
+class _Saes:
+    """SAEs of one place, by layer, as far as they were needed."""
+
+    place: Path | str
+    offline: bool
+    by_layer: dict[int, TopKSae] = field(default_factory=dict)
+
+
+class WarmModel:
+    """The one model a worker holds, with the SAEs that were used on it. Used by one thread only."""
+
+    def __init__(self) -> None:
+        self._key: bytes = b""
+        self._loaded: LoadedModel | None = None
+        self._saes: dict[str, _Saes] = {}
+        self._resolvers: dict[str, SpecResolver] = {}
+
+    def model(self, request: pb.GenerateRequest) -> Iterator[pb.GenerateResponse | LoadedModel]:
+        """The model of a request: notices first, the loaded model last."""
+        key = b"\0".join(
+            [
+                request.model.encode(),
+                request.model_options.SerializeToString(deterministic=True),
+                request.compute.SerializeToString(deterministic=True),
+            ]
+        )
+        if self._loaded is None or key != self._key:
+            yield _notice(f"loading {request.model}")
+            # The old model first: two would need the memory of both.
+            self._loaded, self._saes, self._resolvers = None, {}, {}
+            use_threads(request.compute.threads)
+            self._loaded = load_model(request.model, request.model_options, choose_device(request.compute.device))
+            self._key = key
+        yield self._loaded
+
+    def sae_of(self, name: str, find: FindSaes, *, offline: bool) -> Callable[[int], TopKSae]:
+        """Access to the SAEs called `name`, each loaded when it is first asked for."""
+
+        def load(layer: int) -> TopKSae:
+            place = find(name)
+            known = self._saes.get(name)
+            if known is None or known.place != place:
+                known = self._saes[name] = _Saes(place, offline)
+                # Measured on other SAEs of that name ("latest" moves on).
+                self._resolvers.pop(name, None)
+            if layer not in known.by_layer:
+                saes = formats.load(place, [layer], offline=offline)
+                assert self._loaded is not None
+                formats.refuse_if_foreign(saes, self._loaded.facts, field="sae")
+                known.by_layer[layer] = saes[layer].to(self._loaded.device)
+            return known.by_layer[layer]
+
+        return load
+
+    def resolver(self, name: str, sae_of: Callable[[int], TopKSae]) -> SpecResolver:
+        """What turns specs over these SAEs into numbers; it remembers what it measured."""
+        assert self._loaded is not None
+        if name not in self._resolvers:
+            self._resolvers[name] = SpecResolver(self._loaded, sae_of)
+        return self._resolvers[name]
+
+
+def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Messages:
+    """Serves one request.
+
+    Yields:
+        notices, ``started``, steps and row ends, ``finished``.
+
+    Raises:
+        UserError: everything a user can mend, before the first token; NOTHING_STEERED after the last.
+    """
+    loaded: LoadedModel | None = None
+    for item in warm.model(request):
+        if isinstance(item, pb.GenerateResponse):
+            yield item
+        else:
+            loaded = item
+    assert loaded is not None
+    began = time.monotonic()
+    prompts = [
+        render_prompt(loaded.tokenizer, row.prompt, request.format, at=f"rows[{index}].prompt")
+        for index, row in enumerate(request.rows)
+    ]
+    for index, prompt in enumerate(prompts):
+        refuse_beyond_context(loaded, len(prompt), request.sampling.max_tokens, at=f"rows[{index}].prompt")
+    name = request.sae or "latest"
+    sae_of = warm.sae_of(name, find, offline=request.model_options.offline)
+    specs = _resolve_rows(request, warm.resolver(name, sae_of))
+    batch = SteeredBatch(loaded, prompts, specs, sae_of)
+    yield pb.GenerateResponse(
+        started=pb.GenerationStarted(
+            facts=[*_facts(loaded), *implementation_facts(loaded)], prompt_tokens=[len(prompt) for prompt in prompts]
+        )
+    )
+    yield from _run(loaded, prompts, request, specs, batch, began)
+    batch.refuse_if_nothing_happened()
+
+
+def _resolve_rows(request: pb.GenerateRequest, resolver: SpecResolver) -> list[ResolvedSpec]:
+    """One resolved spec per row; rows with equal messages share one."""
+    known: dict[bytes, ResolvedSpec] = {}
+    specs = []
+    for index, row in enumerate(request.rows):
+        key = row.steering.SerializeToString(deterministic=True)
+        if key not in known:
+            at = f"rows[{index}].steering"
+            known[key] = resolver.resolve(resolver.expand(row.steering, at=at), at=at)
+        specs.append(known[key])
+    return specs
+
+
+def _run(
+    loaded: LoadedModel,
+    prompts: list[Prompt],
+    request: pb.GenerateRequest,
+    specs: list[ResolvedSpec],
+    batch: SteeredBatch,
+    began: float,
+) -> Messages:
+    run = Generation(
+        loaded,
+        [prompt.ids_T for prompt in prompts],
+        request.sampling,
+        [row.noise for row in request.rows],
+        edits=batch.edits(),
+        should_abort=batch.take_aborted,
+    )
+    texts = [TextStream(loaded.tokenizer, request.sampling.stop) for _ in prompts]
+    ended: dict[int, pb.EndReason] = {}
+    first = 0.0
+    while not run.done:
+        step = run.step()
+        first = first or time.monotonic() - began
+        deltas = []
+        for drawn in step.drawn:
+            is_end = step.ended.get(drawn.row) == pb.END_REASON_END_TOKEN
+            text = texts[drawn.row]
+            new = "" if is_end else text.push(drawn.token)
+            if text.stopped:
+                step.ended[drawn.row] = pb.END_REASON_STOP_TEXT
+                run.end(drawn.row)
+            if drawn.row in step.ended and not text.stopped:
+                new += text.finish()
+            deltas.append(pb.RowDelta(row=drawn.row, token_id=drawn.token, text=new, logprob=drawn.logprob))
+        for row in step.ended:
+            if row not in {drawn.row for drawn in step.drawn} and (rest := texts[row].finish()):
+                deltas.append(pb.RowDelta(row=row, text=rest))
+        ended |= step.ended
+        if deltas:
+            yield pb.GenerateResponse(step=pb.GenerationStep(rows=deltas))
+        # Sizes of changes are read from the device only at the end of a row.
+        proofs = batch.row_proofs() if step.ended else []
+        for row, reason in step.ended.items():
+            proof = proofs[row].message(batch.proof.forward_passes, specs[row].hash)
+            yield pb.GenerateResponse(
+                row_ended=pb.RowEnded(row=row, reason=reason, tokens=run.generated[row], proof=proof)
+            )
+    yield pb.GenerateResponse(
+        finished=pb.GenerationFinished(
+            tokens=sum(run.generated), first_token_seconds=first, seconds=time.monotonic() - began
+        )
+    )
+
+
+def _facts(loaded: LoadedModel) -> list[str]:
+    device = loaded.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return [f"{loaded.facts.name} ({loaded.facts.architecture}, {loaded.facts.dtype}) on {name}"]
+
+
+def _notice(text: str, warning: bool = False) -> pb.GenerateResponse:
+    return pb.GenerateResponse(notice=pb.GenerationNotice(text=text, warning=warning))

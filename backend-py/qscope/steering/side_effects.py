@@ -1,0 +1,137 @@
+"""What a change costs: perplexity and KL on neutral text, and what became of the generated text itself."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qscope.data import TokenStream
+from qscope.models import LoadedModel
+from qscope.models.hooks import edit_residuals
+from qscope.models.prompts import Prompt
+from qscope.sae.topk import TopKSae
+from qscope.steering.batch import SteeredBatch
+from qscope.steering.resolve import ResolvedSpec
+
+#: Logits held at once, in values.
+_LOGITS_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True)
+class NeutralCost:
+    """Cost on text that has nothing to do with the change.
+
+    Attributes:
+        tokens: predicted tokens.
+        loss: nats per token with the change.
+        base_loss: without it.
+        kl: mean KL(unsteered || steered) per token, nats.
+    """
+
+    tokens: int
+    loss: float
+    base_loss: float
+    kl: float
+
+    @property
+    def perplexity_ratio(self) -> float:
+        """Perplexity with the change over perplexity without."""
+        return math.exp(min(700.0, self.loss - self.base_loss))
+
+
+@torch.no_grad()
+def neutral_costs(
+    loaded: LoadedModel,
+    specs: Sequence[ResolvedSpec],
+    stream: TokenStream,
+    tokens: int,
+    sae_of: Callable[[int], TopKSae],
+) -> list[NeutralCost]:
+    """Cost of each spec on the same text.
+
+    The first half of each sequence counts as prompt, the second as generated, and only the second is measured: a spec
+    pays for what it does to the text it would be writing, whichever of the two it edits.
+
+    Args:
+        loaded: the model.
+        specs: what is measured.
+        stream: neutral text; full sequences, as packing makes them.
+        tokens: how many to measure at least.
+        sae_of: SAE of a layer.
+    """
+    sums_S3 = torch.zeros(len(specs), 2, dtype=torch.float64)
+    base_sum, count = 0.0, 0
+    rows = max(1, _LOGITS_AT_ONCE // (loaded.facts.vocab_size * stream.context))
+    while count < tokens:
+        batch = stream.next_batch(min(rows, max(1, math.ceil((tokens - count) / max(1, stream.context // 2)))))
+        if batch is None:
+            break
+        ids_BT, mask_BT = batch.input_ids_BT, batch.attention_mask_BT
+        half = ids_BT.shape[1] // 2
+        if half < 1:
+            continue
+        target_BT = ids_BT[:, half:].to(loaded.device)
+        measured_BT = mask_BT[:, half:].to(loaded.device)
+        clean_BTV = _log_probs(loaded, ids_BT, mask_BT, half)
+        base_sum -= _picked(clean_BTV, target_BT)[measured_BT].double().sum().item()
+        count += int(measured_BT.sum())
+        prompts = [Prompt("", ids_T[:half].numpy(), np.zeros(half, np.uint8)) for ids_T in ids_BT]
+        for index, spec in enumerate(specs):
+            steered = SteeredBatch(loaded, prompts, [spec] * len(prompts), sae_of)
+            with edit_residuals(loaded, steered.edits()):
+                new_BTV = _log_probs(loaded, ids_BT, mask_BT, half)
+            sums_S3[index, 0] -= _picked(new_BTV, target_BT)[measured_BT].double().sum().cpu()
+            kl_BT = (clean_BTV.exp() * (clean_BTV - new_BTV)).sum(-1)
+            sums_S3[index, 1] += kl_BT[measured_BT].double().sum().cpu()
+    assert count > 0, "the neutral text is empty"
+    return [NeutralCost(count, loss / count, base_sum / count, kl / count) for loss, kl in sums_S3.tolist()]
+
+
+def _log_probs(loaded: LoadedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, half: int) -> torch.Tensor:
+    """Log-probabilities of the tokens from `half` on, float32."""
+    logits_BTV = loaded.model(
+        input_ids=ids_BT.to(loaded.device), attention_mask=mask_BT.long().to(loaded.device), use_cache=False
+    ).logits
+    return logits_BTV[:, half - 1 : -1].float().log_softmax(-1)
+
+
+def _picked(log_probs_BTV: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+    return log_probs_BTV.gather(-1, target_BT[..., None])[..., 0]
+
+
+def repeated_ngrams(tokens: Sequence[int], n: int) -> float:
+    """Share of n-grams that occurred before in the same text: 1 - distinct / all; 0 for texts shorter than n + 1."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
+
+
+def compression(text: str) -> float:
+    """Bytes after zlib over bytes before (UTF-8); ordinary short text is near 0.5 to 0.9, loops go to zero."""
+    data = text.encode()
+    return len(zlib.compress(data, 9)) / len(data) if data else 1.0
+
+
+def languages(texts: Iterable[str], among: Sequence[str] = ()) -> list[str]:
+    """Most likely language of each text, ISO 639-1; empty for a text without letters.
+
+    Args:
+        texts: the texts.
+        among: languages to choose from; empty means all the classifier knows.
+    """
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    if among:
+        identifier.set_languages(list(among))
+    return [identifier.classify(text)[0] if any(map(str.isalpha, text)) else "" for text in texts]
+
+
+def shares(values: Sequence[str]) -> dict[str, float]:
+    """Share of each value, most frequent first."""
+    return {value: count / len(values) for value, count in Counter(values).most_common()}

@@ -1,0 +1,70 @@
+from qscope.v1.rules import validate_pb2 as _validate_pb2
+from qscope.v1 import generation_pb2 as _generation_pb2
+from qscope.v1 import options_pb2 as _options_pb2
+from qscope.v1 import steering_pb2 as _steering_pb2
+from qscope.v1 import text_pb2 as _text_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SteeringControl(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STEERING_CONTROL_UNSPECIFIED: _ClassVar[SteeringControl]
+    STEERING_CONTROL_ZERO: _ClassVar[SteeringControl]
+    STEERING_CONTROL_FLIPPED: _ClassVar[SteeringControl]
+    STEERING_CONTROL_RANDOM: _ClassVar[SteeringControl]
+    STEERING_CONTROL_FOREIGN: _ClassVar[SteeringControl]
+STEERING_CONTROL_UNSPECIFIED: SteeringControl
+STEERING_CONTROL_ZERO: SteeringControl
+STEERING_CONTROL_FLIPPED: SteeringControl
+STEERING_CONTROL_RANDOM: SteeringControl
+STEERING_CONTROL_FOREIGN: SteeringControl
+
+class SideEffects(_message.Message):
+    __slots__ = ("text", "tokens")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    text: _text_pb2.TextSource
+    tokens: int
+    def __init__(self, text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class Steer(_message.Message):
+    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "batch_rows")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    STEERING_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CONTROLS_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    SIDE_EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    prompts: _containers.RepeatedScalarFieldContainer[str]
+    prompt_text: PromptText
+    format: _generation_pb2.PromptFormat
+    steering: _steering_pb2.SteeringSpec
+    sampling: _generation_pb2.Sampling
+    samples: int
+    controls: _containers.RepeatedScalarFieldContainer[SteeringControl]
+    sweep: _containers.RepeatedScalarFieldContainer[float]
+    side_effects: SideEffects
+    batch_rows: int
+    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
+
+class PromptText(_message.Message):
+    __slots__ = ("text", "prompts", "tokens")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    text: _text_pb2.TextSource
+    prompts: int
+    tokens: int
+    def __init__(self, text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., prompts: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
