@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from qscope.data import TokenStream, open_text
+from qscope.errors import UserError
 from qscope.models import LoadedModel
-from qscope.runs import RunContext
+from qscope.runs import RunContext, find_run, run_folders
 from qscope.sae.evaluation import evaluate
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2, text_pb2
@@ -48,3 +50,31 @@ def evaluate_into(
     path = context.artifacts / "evaluation.json"
     path.write_text(json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     context.artifact(path, kind="evaluation", description=f"{len(saes)} layers, {report.tokens:,} held-out tokens")
+
+
+def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:
+    """What to load: a path or hub id as it is; a run folder, its id or ``latest`` becomes the folder of its SAEs.
+
+    Args:
+        name: what the experiment says.
+        runs: folder of the runs.
+        at: the field that says it, for errors.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        saes = path / "artifacts" / "sae"
+        return saes if saes.is_dir() else path
+    if "/" in name or name.startswith("SAE-Res-"):
+        return name
+    if name != "latest":
+        return find_run(runs, name).artifacts / "sae"
+    # The newest run of all is the one that asks; the newest with SAEs is meant.
+    for folder in run_folders(runs):
+        if (folder.artifacts / "sae").is_dir():
+            return folder.artifacts / "sae"
+    raise UserError(
+        f"No run in {runs} has SAEs yet.",
+        remedy="Train some first, for example: qscope train-sae configs/embedded/train-sae.yaml",
+        reason="SAE_NOT_FOUND",
+        field=at,
+    )
