@@ -22,28 +22,34 @@ MIN_TOKENS = 64
 
 @dataclass(frozen=True)
 class Loop:
-    """A periodic tail of the smallest period that fits: ``repetitions`` whole ones from token ``start`` on."""
+    """A stretch of the smallest period that fits: ``repetitions`` whole ones from token ``start`` on."""
 
     start: int
     period: int
     repetitions: int
 
 
-def find_loop(ids_T: np.ndarray, repetitions: int, *, min_tokens: int = MIN_TOKENS) -> Loop | None:
-    """The loop a sequence ends in: the smallest period whose tail has enough whole repetitions and tokens.
+def find_loop(
+    ids_T: np.ndarray, repetitions: int, *, min_tokens: int = MIN_TOKENS, anywhere: bool = False
+) -> Loop | None:
+    """The loop a sequence ends in: the smallest period whose stretch has enough whole repetitions and tokens.
 
     Args:
         ids_T: token ids.
         repetitions: whole repetitions at least.
-        min_tokens: tokens of the tail at least.
+        min_tokens: tokens of the stretch at least.
+        anywhere: the loop need not reach the end of the sequence; the longest stretch of a period counts.
     """
     for period in range(1, min(MAX_PERIOD, len(ids_T) // repetitions) + 1):
-        unequal = ids_T[period:] != ids_T[:-period]
-        run = len(unequal) if not unequal.any() else int(unequal[::-1].argmax())
-        tail = run + period
-        if tail >= max(repetitions * period, min_tokens):
+        equal = ids_T[period:] == ids_T[:-period]
+        # Between two breaks lies a run of tokens that equal those a period before.
+        breaks = np.concatenate([[-1], np.flatnonzero(~equal), [len(equal)]])
+        runs = np.diff(breaks) - 1
+        longest = int(runs.argmax()) if anywhere else len(runs) - 1
+        stretch = int(runs[longest]) + period
+        if stretch >= max(repetitions * period, min_tokens):
             # Counted from its beginning: what is looked for is the true first time against the last.
-            return Loop(len(ids_T) - tail, period, tail // period)
+            return Loop(int(breaks[longest]) + 1, period, stretch // period)
     return None
 
 

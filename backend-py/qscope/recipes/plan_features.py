@@ -18,7 +18,7 @@ from qscope.recipes.top_features import EXTRACT, run_or_path, wanted_features
 from qscope.sae import formats
 from qscope.sae.formats.releases import find_release
 from qscope.v1 import experiment_pb2, run_pb2
-from qscope.v1.features_pb2 import CONTRAST_UNIT_TOKEN, LOOP_ORIGIN_GENERATED
+from qscope.v1.features_pb2 import CONTRAST_UNIT_TOKEN, LOOP_ORIGIN_GENERATED, LOOP_ORIGIN_GIVEN
 
 FEATURE_TASKS = (
     "extract_features",
@@ -162,7 +162,13 @@ def _language(task) -> _Reads:
 def _repetition(task) -> _Reads:
     generated = task.loops == LOOP_ORIGIN_GENERATED
     made = task.prefix_tokens + task.period_tokens * task.repetitions
-    each = task.prefix_tokens + task.new_tokens if generated else task.text.context if task.loops == 2 else made
+    each = (
+        task.prefix_tokens + task.new_tokens
+        if generated
+        else task.text.context
+        if task.loops == LOOP_ORIGIN_GIVEN
+        else made
+    )
     return _Reads(
         documents=task.documents,
         what=f"{task.documents:,} documents at most, {task.held_out_share:.0%} of them held out",

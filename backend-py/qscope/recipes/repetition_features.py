@@ -12,6 +12,7 @@ from qscope.v1.features_pb2 import (
     CONTRAST_SCORE_MEAN_DIFFERENCE,
     CONTRAST_UNIT_TOKEN,
     LOOP_ORIGIN_GENERATED,
+    LOOP_ORIGIN_GIVEN,
     LOOP_ORIGIN_MADE,
     LoopOrigin,
     RepetitionFeatures,
@@ -104,5 +105,6 @@ def _loops(context: RunContext, task: RepetitionFeatures, opened: Opened, docume
         if written is None:
             context.stop(0)
         documents = written
-    found = [(document, find_loop(document.ids_T, task.repetitions)) for document in documents]
+    given = task.loops == LOOP_ORIGIN_GIVEN
+    found = [(document, find_loop(document.ids_T, task.repetitions, anywhere=given)) for document in documents]
     return [by_repetition(document, loop, task.repetitions) for document, loop in found if loop is not None]

@@ -1253,7 +1253,7 @@ export enum LoopOrigin {
   GENERATED = 1,
 
   /**
-   * The documents end in loops already.
+   * The documents hold loops already.
    *
    * @generated from enum value: LOOP_ORIGIN_GIVEN = 2;
    */
