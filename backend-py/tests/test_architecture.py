@@ -13,6 +13,7 @@ FLOORS = [
     {"embedded"},
     {"runs", "data", "models"},
     {"sae"},
+    {"features"},
     {"steering"},
     {"recipes"},
     {"execute", "worker"},

@@ -10,6 +10,7 @@ import { forbidColour, hasColour, printNote, writeText } from './view/output.js'
 const COMMANDS: ReadonlyArray<readonly [name: string, summary: string]> = [
   ['train-sae', 'train sparse autoencoders on the layers of a model'],
   ['eval-sae', 'measure trained sparse autoencoders on held-out text'],
+  ['features', 'find features and see where they fire'],
   ['steer', 'change what a model writes by its features, beside controls'],
   ['plan', 'show what an experiment would do and need, without starting it'],
   ['runs', 'list, show, watch, stop and resume runs'],

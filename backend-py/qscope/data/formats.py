@@ -1,4 +1,4 @@
-"""One reader per file format: the text column of every row, in order, from any row on."""
+"""One reader per file format: the wanted columns of every row, in order, from any row on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from qscope.data import files
 from qscope.data.files import TextFile, brief, characters, damaged, decoded, lines, seekable, translated
@@ -20,45 +21,57 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _SPACE = re.compile(r"\s*")
 
 
-def rows(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
-    """Texts of a file's rows, from row ``skip`` on; an empty or null text is the empty string.
+class Column(NamedTuple):
+    """A column of a table and the experiment field that named it, for errors."""
+
+    name: str
+    field: str
+
+
+def rows(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
+    """Values of a file's rows, from row ``skip`` on, in the order of ``columns``.
 
     Args:
         file: the file.
-        column: name of the text column; ignored for .txt.
+        columns: the text column, then any others; a .txt file has the text alone, under any name.
         skip: rows to leave out; they are not parsed where the format allows it.
-        at: experiment field of the text source, for errors.
 
     Raises:
         UserError: a bad row (TEXT_ROW_BAD), a missing column (TEXT_FIELD_MISSING) or a damaged file (TEXT_DAMAGED).
     """
-    return _READERS[file.format](file, column, skip, at)
+    return _READERS[file.format](file, columns, skip)
 
 
-def text_of(row: object, column: str, place: str, at: str) -> str:
-    """The text of one parsed row.
+def values_of(row: object, columns: Sequence[Column], place: str) -> tuple[str, ...]:
+    """The wanted values of one parsed row.
 
-    Lone surrogates, legal in JSON escapes but in no UTF-8 text, become U+FFFD.
+    The text must be text; an empty or null one is the empty string. A further column may also hold a number or a
+    boolean, which is written as in JSON. Lone surrogates, legal in JSON escapes but in no UTF-8 text, become U+FFFD.
 
     Args:
         row: mapping of column names to values.
-        column: the text column.
+        columns: the text column, then any others.
         place: ``file:line`` for errors.
-        at: experiment field of the text source, for errors.
     """
     if not isinstance(row, dict):
         raise _bad(place, f"holds {_kind(row)}, not an object with named columns")
-    if column not in row:
-        raise missing_column(place, column, [str(name) for name in row], at)
-    value = row[column]
+    return tuple(_value(row, column, place, scalar=index > 0) for index, column in enumerate(columns))
+
+
+def _value(row: dict, column: Column, place: str, *, scalar: bool) -> str:
+    if column.name not in row:
+        raise missing_column(place, column, [str(name) for name in row])
+    value = row[column.name]
     if value is None:
         return ""
+    if scalar and isinstance(value, bool | int | float):
+        return json.dumps(value)
     if not isinstance(value, str):
         raise UserError(
-            f"{place}: column '{column}' holds {_kind(value)}, not text.",
-            remedy="Name a text column in 'field'.",
+            f"{place}: column '{column.name}' holds {_kind(value)}, not text.",
+            remedy=f"Name another column in '{column.field.rpartition('.')[2]}'.",
             reason="TEXT_FIELD_NOT_TEXT",
-            field=f"{at}.field",
+            field=column.field,
         )
     try:
         value.encode()
@@ -67,16 +80,16 @@ def text_of(row: object, column: str, place: str, at: str) -> str:
     return value
 
 
-def missing_column(place: str, column: str, names: list[str], at: str) -> UserError:
-    """The error for a row without the text column; suggests the nearest name."""
-    near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+def missing_column(place: str, column: Column, names: list[str]) -> UserError:
+    """The error for a row without a wanted column; suggests the nearest name."""
+    near = difflib.get_close_matches(column.name, names, n=1, cutoff=0.5)
     guess = f"Did you mean '{near[0]}'? " if near else ""
     known = ", ".join(names[:12]) or "none"
     return UserError(
-        f"{place}: no column '{column}'.",
+        f"{place}: no column '{column.name}'.",
         remedy=f"{guess}Columns there: {known}.",
         reason="TEXT_FIELD_MISSING",
-        field=f"{at}.field",
+        field=column.field,
     )
 
 
@@ -98,20 +111,20 @@ def _parsed(text: str, place: str) -> object:
         raise _bad(place, "not JSON") from error
 
 
-def _jsonl(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
+def _jsonl(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
     for number, raw in enumerate(lines(file), start=1):
         if number <= skip:
             continue
         place = f"{file.label}:{number}"
         line = decoded(file, number, raw)
         # A blank line is a row without text: numbering rows by line keeps cursors and messages the same.
-        yield text_of(_parsed(line, place), column, place, at) if line.strip() else ""
+        yield values_of(_parsed(line, place), columns, place) if line.strip() else ("",) * len(columns)
 
 
-def _json(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
+def _json(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
     for number, (line, value) in enumerate(_json_values(file)):
         if number >= skip:
-            yield text_of(value, column, f"{file.label}:{line}", at)
+            yield values_of(value, columns, f"{file.label}:{line}")
 
 
 def _json_values(file: TextFile) -> Iterator[tuple[int, object]]:
@@ -179,7 +192,7 @@ def _json_values(file: TextFile) -> Iterator[tuple[int, object]]:
         position, separated = end, not in_array
 
 
-def _separated(file: TextFile, column: str, skip: int, at: str, delimiter: str) -> Iterator[str]:
+def _separated(file: TextFile, columns: Sequence[Column], skip: int, delimiter: str) -> Iterator[tuple[str, ...]]:
     # The limit is global to the process in the standard library; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), files.MAX_ROW_BYTES))
     # The terminator stays on the line: a quoted cell may span lines.
@@ -191,54 +204,60 @@ def _separated(file: TextFile, column: str, skip: int, at: str, delimiter: str) 
     header = next(table, None)
     if header is None:
         return
-    if column not in header:
-        raise missing_column(f"{file.label}:1", column, header, at)
-    index = header.index(column)
+    for column in columns:
+        if column.name not in header:
+            raise missing_column(f"{file.label}:1", column, header)
+    indices = [header.index(column.name) for column in columns]
     for cells in itertools.islice(table, skip, None):
         if cells and len(cells) != len(header):
             raise _bad(f"{file.label}:{reader.line_num}", f"{len(cells)} cells, but the header names {len(header)}")
-        yield cells[index].replace("\r\n", "\n") if cells else ""
+        yield tuple(cells[index].replace("\r\n", "\n") if cells else "" for index in indices)
 
 
-def _csv(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
-    return _separated(file, column, skip, at, ",")
+def _csv(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
+    return _separated(file, columns, skip, ",")
 
 
-def _tsv(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
-    return _separated(file, column, skip, at, "\t")
+def _tsv(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
+    return _separated(file, columns, skip, "\t")
 
 
-def _parquet(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
+def _parquet(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
     import pyarrow
 
     return translated(
-        _parquet_rows(file, column, skip, at),
+        _parquet_rows(file, columns, skip),
         (pyarrow.ArrowException, OSError, UnicodeDecodeError),
         lambda error: damaged(file, brief(error)),
     )
 
 
-def _parquet_rows(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
+def _parquet_rows(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
     import pyarrow.parquet
 
     with seekable(file) as stream:
         table = pyarrow.parquet.ParquetFile(stream)
         names = table.schema_arrow.names
-        if column not in names:
-            raise missing_column(file.label, column, names, at)
+        for column in columns:
+            if column.name not in names:
+                raise missing_column(file.label, column, names)
+        wanted = list(dict.fromkeys(column.name for column in columns))
         groups, number = list(range(table.num_row_groups)), 0
         while groups and number + (size := table.metadata.row_group(groups[0]).num_rows) <= skip:
             number += size
             groups.pop(0)
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups, columns=[column]):
-            for value in batch.column(0).to_pylist():
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups, columns=wanted):
+            for row in batch.to_pylist():
                 number += 1
                 if number > skip:
-                    yield text_of({column: value}, column, f"{file.label}: row {number}", at)
+                    yield values_of(row, columns, f"{file.label}: row {number}")
 
 
-def _txt(file: TextFile, column: str, skip: int, at: str) -> Iterator[str]:
-    yield from itertools.islice(_paragraphs(file), skip, None)
+def _txt(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
+    if len(columns) > 1:
+        raise missing_column(file.label, columns[1], [])
+    for text in itertools.islice(_paragraphs(file), skip, None):
+        yield (text,)
 
 
 def _paragraphs(file: TextFile) -> Iterator[str]:
@@ -264,7 +283,7 @@ def _paragraphs(file: TextFile) -> Iterator[str]:
         yield buffer.strip("\n")
 
 
-_READERS: dict[str, Callable[[TextFile, str, int, str], Iterator[str]]] = {
+_READERS: dict[str, Callable[[TextFile, Sequence[Column], int], Iterator[tuple[str, ...]]]] = {
     "jsonl": _jsonl,
     "json": _json,
     "parquet": _parquet,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from qscope.data.files import TextFile, brief, digest
-from qscope.data.formats import rows, text_of
+from qscope.data.formats import rows, values_of
+from qscope.data.selection import Selection
 from qscope.errors import UserError
+
+
+class Document(NamedTuple):
+    """A document: its text ("" for a row without text) and its label ("" where none was asked for)."""
+
+    text: str
+    label: str
 
 
 class TextReader(Protocol):
@@ -18,9 +26,14 @@ class TextReader(Protocol):
     A state is small, fits JSON, and names the next document; a reader that loads it goes on exactly there.
     """
 
-    def read(self) -> str | None:
-        """The next document ("" for a row without text), or None at the end of the pass."""
+    def read_document(self) -> Document | None:
+        """The next document that the source's ``where`` lets through, or None at the end of the pass."""
         ...
+
+    def read(self) -> str | None:
+        """The text of the next document, or None at the end of the pass."""
+        document = self.read_document()
+        return None if document is None else document.text
 
     def start_pass(self, number: int) -> None:
         """Goes back to the first document, for pass ``number`` (from 0) over the source."""
@@ -35,35 +48,34 @@ class TextReader(Protocol):
         ...
 
 
-class FileReader:
+class FileReader(TextReader):
     """Documents of files, in their order.
 
     Args:
         source: name of the source in reports.
         files: the files.
-        column: the text column.
-        at: experiment field of the text source, for errors.
+        selection: which columns and rows are wanted.
     """
 
-    def __init__(self, source: str, files: list[TextFile], column: str, at: str) -> None:
-        self._files, self._column, self._at = files, column, at
+    def __init__(self, source: str, files: list[TextFile], selection: Selection) -> None:
+        self._files, self._selection = files, selection
         self._identity = {
             "source": source,
             "files": len(files),
             "bytes": sum(file.path.stat().st_size for file in files),
             "digest": digest(files),
-            "column": column,
+            **selection.identity(),
         }
         self.load_state({"file": 0, "row": 0})
 
-    def read(self) -> str | None:
+    def read_document(self) -> Document | None:
         while self._file < len(self._files):
             if self._rows is None:
-                self._rows = rows(self._files[self._file], self._column, self._row, self._at)
-            text = next(self._rows, None)
-            if text is not None:
+                self._rows = rows(self._files[self._file], self._selection.columns, self._row)
+            for values in self._rows:
                 self._row += 1
-                return text
+                if self._selection.keeps(values):
+                    return Document(values[0], self._selection.label(values))
             self._rows, self._file, self._row = None, self._file + 1, 0
         return None
 
@@ -75,43 +87,46 @@ class FileReader:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._file, self._row = int(state["file"]), int(state["row"])
-        self._rows: Iterator[str] | None = None
+        self._rows: Iterator[tuple[str, ...]] | None = None
 
     def identity(self) -> dict[str, Any]:
         return dict(self._identity)
 
 
-class DatasetReader:
+class DatasetReader(TextReader):
     """Documents of a streamed dataset of the Hugging Face hub.
 
     Args:
         dataset: a ``datasets.IterableDataset``.
         name: its id, configuration, split and commit, for reports.
-        column: the text column.
-        at: experiment field of the text source, for errors.
+        selection: which columns and rows are wanted.
     """
 
-    def __init__(self, dataset: Any, name: dict[str, str], column: str, at: str) -> None:
-        self._dataset, self._name, self._column, self._at = dataset, name, column, at
+    def __init__(self, dataset: Any, name: dict[str, str], selection: Selection) -> None:
+        self._dataset, self._name, self._selection = dataset, name, selection
         self._start = dataset.state_dict()
         self.load_state({"row": 0, "dataset": self._start})
 
-    def read(self) -> str | None:
+    def read_document(self) -> Document | None:
+        while (row := self._next_row()) is not None:
+            self._row += 1
+            values = values_of(row, self._selection.columns, f"{self._name['source']}: row {self._row}")
+            if self._selection.keeps(values):
+                return Document(values[0], self._selection.label(values))
+        return None
+
+    def _next_row(self) -> Any:
         try:
             if self._rows is None:
                 self._rows = iter(self._dataset)
-            row = next(self._rows, None)
+            return next(self._rows, None)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self._name['source']}: reading stopped after row {self._row} ({brief(error)}).",
                 remedy="Check the network and resume the run.",
                 reason="TEXT_UNREACHABLE",
-                field=f"{self._at}.source",
+                field=f"{self._selection.at}.source",
             ) from error
-        if row is None:
-            return None
-        self._row += 1
-        return text_of(row, self._column, f"{self._name['source']}: row {self._row}", self._at)
 
     def start_pass(self, number: int) -> None:
         self.load_state({"row": 0, "dataset": self._start})
@@ -127,10 +142,10 @@ class DatasetReader:
         self._rows: Iterator[dict[str, Any]] | None = None
 
     def identity(self) -> dict[str, Any]:
-        return {**self._name, "column": self._column}
+        return {**self._name, **self._selection.identity()}
 
 
-class ShuffledReader:
+class ShuffledReader(TextReader):
     """Shuffles documents within consecutive windows of a reader.
 
     The order of a window is a function of the seed, the pass and the window's number, so the state is only where the
@@ -148,7 +163,7 @@ class ShuffledReader:
         self._pass = 0
         self._open_window(0)
 
-    def read(self) -> str | None:
+    def read_document(self) -> Document | None:
         if self._next == len(self._held):
             if self._held:
                 self._open_window(self._number + 1)
@@ -179,12 +194,12 @@ class ShuffledReader:
 
     def _open_window(self, number: int) -> None:
         self._number, self._start = number, self._reader.state()
-        self._held: list[str] = []
+        self._held: list[Document] = []
         self._next = 0
 
     def _fill(self) -> None:
-        held: list[str] = []
-        while len(held) < self._window and (text := self._reader.read()) is not None:
-            held.append(text)
+        held: list[Document] = []
+        while len(held) < self._window and (document := self._reader.read_document()) is not None:
+            held.append(document)
         order = np.random.default_rng((self._seed, self._pass, self._number)).permutation(len(held))
         self._held = [held[i] for i in order]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qscope.data.files import brief, classify, find_files
 from qscope.data.readers import DatasetReader, FileReader, ShuffledReader, TextReader
+from qscope.data.selection import Selection
 from qscope.errors import UserError
 from qscope.v1.text_pb2 import TextSource
 
@@ -17,7 +18,9 @@ _GLOB = re.compile(r"[*?\[]")
 HUB_TIMEOUT_SECONDS = 10.0
 
 
-def open_text(source: TextSource, *, at: str = "text", seed: int = 0) -> TextReader:
+def open_text(
+    source: TextSource, *, at: str = "text", seed: int = 0, label: str = "", label_field: str = ""
+) -> TextReader:
     """Opens a text source.
 
     The order of documents is a function of the source and the seed alone. Files are found, and a hub dataset is
@@ -27,24 +30,29 @@ def open_text(source: TextSource, *, at: str = "text", seed: int = 0) -> TextRea
         source: what to read.
         at: experiment field of ``source``, for errors.
         seed: seed of the shuffle window.
+        label: column whose value becomes the label of each document; empty for none.
+        label_field: experiment field that named ``label``, for errors.
 
     Raises:
         UserError: nothing readable is there, or the hub cannot be reached or does not know the dataset.
     """
-    reader = _reader(source, at)
+    embedded = source.source in ("embedded", "embedded-heldout")
+    column = "text" if embedded else source.field or "text"
+    selection = Selection(column, at, where=source.where, label=label, label_field=label_field)
+    reader = _reader(source, selection)
     return ShuffledReader(reader, source.shuffle_documents, seed) if source.shuffle_documents > 1 else reader
 
 
-def _reader(source: TextSource, at: str) -> TextReader:
-    name, column = source.source, source.field or "text"
+def _reader(source: TextSource, selection: Selection) -> TextReader:
+    name, at = source.source, selection.at
     if name in ("embedded", "embedded-heldout"):
         from qscope import embedded
 
         path = embedded.train_text_path() if name == "embedded" else embedded.heldout_text_path()
-        return FileReader(name, find_files(str(path), f"{at}.source"), "text", at)
+        return FileReader(name, find_files(str(path), f"{at}.source"), selection)
     if Path(name).expanduser().exists() or _GLOB.search(name) or _looks_like_path(name):
-        return FileReader(name, find_files(name, f"{at}.source"), column, at)
-    return _hub_reader(source, column, at)
+        return FileReader(name, find_files(name, f"{at}.source"), selection)
+    return _hub_reader(source, selection)
 
 
 def _looks_like_path(name: str) -> bool:
@@ -56,12 +64,12 @@ def _looks_like_path(name: str) -> bool:
     )
 
 
-def _hub_reader(source: TextSource, column: str, at: str) -> TextReader:
+def _hub_reader(source: TextSource, selection: Selection) -> TextReader:
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    name = source.source
+    name, at = source.source, selection.at
     # One bounded question first: datasets itself retries an unreachable hub for half a minute.
     try:
         commit = HfApi().dataset_info(name, revision=source.revision or None, timeout=HUB_TIMEOUT_SECONDS).sha or ""
@@ -93,4 +101,4 @@ def _hub_reader(source: TextSource, column: str, at: str) -> TextReader:
             field=f"{at}.source",
         ) from error
     identity = {"source": name, "config": source.config, "split": split, "revision": commit}
-    return DatasetReader(dataset, identity, column, at)
+    return DatasetReader(dataset, identity, selection)

@@ -9,5 +9,10 @@ from __future__ import annotations
 RECIPES: dict[str, str] = {
     "train_sae": "qscope.recipes.train_sae:run",
     "eval_sae": "qscope.recipes.eval_sae:run",
+    "extract_features": "qscope.recipes.extract_features:run",
+    "contrast_features": "qscope.recipes.contrast_features:run",
+    "top_features": "qscope.recipes.top_features:run",
+    "language_features": "qscope.recipes.language_features:run",
+    "repetition_features": "qscope.recipes.repetition_features:run",
     "steer": "qscope.recipes.steer:run",
 }

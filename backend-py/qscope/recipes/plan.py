@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 
-from qscope.data import open_text
 from qscope.errors import UserError
 from qscope.models import ModelShape, choose_device, describe_model, select_layers
+from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
+from qscope.recipes.plan_words import bytes_text as _size
+from qscope.recipes.plan_words import ranges as _ranges
+from qscope.recipes.plan_words import text_fact as _text
 from qscope.sae.activations import buffer_tokens
 from qscope.sae.evaluation import LOGIT_COPIES, tokens_at_once
 from qscope.sae.settings import (
@@ -23,7 +26,7 @@ from qscope.sae.settings import (
     peak_learning_rate,
     step_count,
 )
-from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, steer_pb2, text_pb2
+from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, steer_pb2
 
 FLOAT32 = 4
 #: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
@@ -54,6 +57,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = _plan_eval_sae(experiment.eval_sae, shape, device)
     elif task == "steer":
         result = _plan_steer(experiment.steer, shape)
+    elif task in FEATURE_TASKS:
+        estimate = plan_features(experiment, shape, device, Path(runs_folder))
+        result = estimate.planned
     else:
         raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")
     result.facts.insert(0, run_pb2.PlanFact(name="model", value=_describe(experiment.model, shape)))
@@ -71,7 +77,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result.warnings.append(_how_to_fit(experiment, shape, result))
     if timed:
         speed = measure_device(device)
-        result.seconds = _seconds(experiment, shape, speed)
+        result.seconds = (
+            estimate.products / speed.products if task in FEATURE_TASKS else _seconds(experiment, shape, speed)
+        )
         result.time_basis = (
             f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
             f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
@@ -276,9 +284,12 @@ def available_memory(device: torch.device) -> int:
 
 
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
-    if experiment.WhichOneof("task") == "steer":
+    task = experiment.WhichOneof("task")
+    if task == "steer":
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
-    if experiment.WhichOneof("task") != "train_sae":
+    if task in FEATURE_TASKS:
+        return f"Name fewer layers in {task}.layers, or lower {task}.model_batch_tokens."
+    if task != "train_sae":
         return "Lower eval_sae.model_batch_tokens."
     layers = select_layers(experiment.train_sae.layers, shape.n_layers)
     per_layer = sum(i.bytes for i in planned.memory if i.name.startswith(("SAE", "Adam", "shuffle"))) / len(layers)
@@ -302,13 +313,6 @@ def _aux(task: sae_pb2.TrainSae, d_in: int) -> str:
     return f"{task.aux_k.coefficient:g}, {features} features, dead after {dead_after:,} tokens"
 
 
-def _text(source: text_pb2.TextSource, at: str) -> str:
-    identity = open_text(source, at=at).identity()
-    files, size = identity.get("files"), identity.get("bytes")
-    detail = f"{files} file{'' if files == 1 else 's'}, {_size(size)}" if files else identity.get("revision", "")
-    return f"{source.source}{f' ({detail})' if detail else ''}, context {source.context}"
-
-
 def _describe(name: str, shape: ModelShape) -> str:
     size = f"{shape.n_layers} layers, d_model {shape.d_model}, {shape.parameters:,} parameters"
     return f"{name} ({shape.architecture}, {size})"
@@ -320,29 +324,7 @@ def _device_name(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def _ranges(layers: list[int]) -> str:
-    parts: list[str] = []
-    start = previous = layers[0]
-    for layer in [*layers[1:], None]:
-        if layer is not None and layer == previous + 1:
-            previous = layer
-            continue
-        parts.append(f"{start}" if start == previous else f"{start}-{previous}")
-        if layer is not None:
-            start = previous = layer
-    return ", ".join(parts)
-
-
 def _free_disk(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

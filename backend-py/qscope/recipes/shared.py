@@ -53,7 +53,13 @@ def evaluate_into(
 
 
 def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:
-    """What to load: a path or hub id as it is; a run folder, its id or ``latest`` becomes the folder of its SAEs."""
+    """What to load: a path or hub id as it is; a run folder, its id or ``latest`` becomes the folder of its SAEs.
+
+    Args:
+        name: what the experiment says.
+        runs: folder of the runs.
+        at: the field that says it, for errors.
+    """
     path = Path(name).expanduser()
     if path.exists():
         saes = path / "artifacts" / "sae"
@@ -62,7 +68,7 @@ def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:
         return name
     if name != "latest":
         return find_run(runs, name).artifacts / "sae"
-    # The newest run of all may be the one that asks; the newest with SAEs is meant.
+    # The newest run of all is the one that asks; the newest with SAEs is meant.
     for folder in run_folders(runs):
         if (folder.artifacts / "sae").is_dir():
             return folder.artifacts / "sae"

@@ -19,8 +19,8 @@ from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.sae import formats
 from qscope.sae.topk import TopKSae
-from qscope.steering.batch import SteeredBatch
 from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
+from qscope.steering.batch import SteeredBatch
 from qscope.steering.calibration import measure_activity
 from qscope.steering.controls import Activity, control_arm, refuse_meaningless_controls, with_factor
 from qscope.steering.resolve import ResolvedSpec
@@ -57,9 +57,7 @@ class Cell:
 def run(context: RunContext) -> None:
     """Generates every arm at every strength from the same prompts and random numbers, then measures them."""
     experiment, task = context.experiment, context.experiment.steer
-    refuse_meaningless_controls(
-        task.steering, list(task.controls), prompt_prefix=task.baselines.prompt_prefix
-    )
+    refuse_meaningless_controls(task.steering, list(task.controls), prompt_prefix=task.baselines.prompt_prefix)
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
     check_hooks(loaded)
     for fact in implementation_facts(loaded):
@@ -147,8 +145,7 @@ def _arms(context: RunContext, loaded: LoadedModel, saes: _Saes) -> list[Arm]:
     resolver = SpecResolver(loaded, saes.of)
     spec = resolver.expand(task.steering, at="steer.steering")
     steered = {
-        factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), at="steer.steering")
-        for factor in factors
+        factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), at="steer.steering") for factor in factors
     }
     saes.scales = resolver.scales
     if saes.scales.source:
@@ -168,9 +165,7 @@ def _arms(context: RunContext, loaded: LoadedModel, saes: _Saes) -> list[Arm]:
             else:
                 # The same random direction at every factor: the arm is one dose-response curve.
                 generator = torch.Generator().manual_seed(context.seed_for(f"control {name}"))
-                numbers = control_arm(
-                    steered[factor], control, generator, sae_of=saes.of, activity_of=saes.activity
-                )
+                numbers = control_arm(steered[factor], control, generator, sae_of=saes.of, activity_of=saes.activity)
             arms.append(Arm(name, factor, numbers))
     return arms
 
@@ -245,7 +240,9 @@ def _batch(
     read = [prompts[cell.prompt] for cell in cells]
     if cells[0].arm.prefix:
         texts = [cells[0].arm.prefix + prompt.written for prompt in read]
-        read = [render_prompt(loaded.tokenizer, text, task.format, at="steer.baselines.prompt_prefix") for text in texts]
+        read = [
+            render_prompt(loaded.tokenizer, text, task.format, at="steer.baselines.prompt_prefix") for text in texts
+        ]
     batch = SteeredBatch(loaded, read, [cell.arm.spec for cell in cells], saes.of)
     noise = [context.seed_for(f"noise {cell.prompt} {cell.sample}") for cell in cells]
     generation = Generation(

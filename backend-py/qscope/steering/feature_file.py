@@ -9,7 +9,9 @@ from qscope.v1 import steering_pb2 as pb
 from qscope.v1.features_pb2 import FeatureSet
 
 
-def expand_feature_files(spec: pb.SteeringSpec, *, d_model: int, at: str = "steering") -> tuple[pb.SteeringSpec, Scales]:
+def expand_feature_files(
+    spec: pb.SteeringSpec, *, d_model: int, at: str = "steering"
+) -> tuple[pb.SteeringSpec, Scales]:
     """The spec with every ``feature_file`` replaced by the best features in it, one edit per layer.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass, field
 
 from qscope.v1 import steering_pb2 as pb
@@ -46,5 +45,3 @@ class Scales:
             if (layer, feature) not in self.max_activation
         }
         return sorted(layers), sorted(features)
-
-

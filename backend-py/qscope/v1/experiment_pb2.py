@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from qscope.v1.rules import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from qscope.v1 import features_pb2 as qscope_dot_v1_dot_features__pb2
 from qscope.v1 import model_pb2 as qscope_dot_v1_dot_model__pb2
 from qscope.v1 import options_pb2 as qscope_dot_v1_dot_options__pb2
 from qscope.v1 import sae_pb2 as qscope_dot_v1_dot_sae__pb2
 from qscope.v1 import steer_pb2 as qscope_dot_v1_dot_steer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqscope/v1/experiment.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x15qscope/v1/model.proto\x1a\x17qscope/v1/options.proto\x1a\x13qscope/v1/sae.proto\x1a\x15qscope/v1/steer.proto\"\xec\x01\n\x07\x43ompute\x12\x62\n\x06\x64\x65vice\x18\x01 \x01(\x0e\x32\x11.qscope.v1.DeviceB?\xbaH\x07\x82\x01\x04\x10\x01 \x00\x8a\xb5\x18\x31\n)auto (a GPU when there is one), cpu, cuda\x12\x04\x61uto\x12}\n\x07threads\x18\x02 \x01(\rBl\xbaH\x05*\x03\x18\x80 \x8a\xb5\x18`\n[CPU threads; 0 takes OMP_NUM_THREADS, else all cores (bit-equal results need equal threads)\x12\x01\x30\"\xf8\x05\n\nExperiment\x12y\n\x04name\x18\x01 \x01(\tBk\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$\x8a\xb5\x18?\n8Name of the run (letters, digits, dot, dash, underscore)\x12\x03run\x12Q\n\x04seed\x18\x02 \x01(\rBC\x8a\xb5\x18?\n:Every random generator of the run derives from this number\x12\x01\x30\x12Q\n\x05model\x18\x03 \x01(\tBB\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x38\n4embedded, a local folder, or a Hugging Face model id\x18\x01\x12M\n\rmodel_options\x18\x04 \x01(\x0b\x32\x17.qscope.v1.ModelOptionsB\x1d\x8a\xb5\x18\x19\n\x17How the model is loaded\x12\x44\n\x07\x63ompute\x18\x05 \x01(\x0b\x32\x12.qscope.v1.ComputeB\x1f\x8a\xb5\x18\x1b\n\x19Hardware given to the run\x12^\n\ttrain_sae\x18\n \x01(\x0b\x32\x13.qscope.v1.TrainSaeB4\x8a\xb5\x18\x30\n.Train TopK SAEs on the model\'s residual streamH\x00\x12K\n\x08\x65val_sae\x18\x0b \x01(\x0b\x32\x12.qscope.v1.EvalSaeB#\x8a\xb5\x18\x1f\n\x1dMeasure SAEs on held-out textH\x00\x12x\n\x05steer\x18\x14 \x01(\x0b\x32\x10.qscope.v1.SteerBU\x8a\xb5\x18Q\nOGenerate under a change of the residual stream, beside controls, over strengthsH\x00\x42\r\n\x04task\x12\x05\xbaH\x02\x08\x01*R\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45VICE_AUTO\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aqscope/v1/experiment.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18qscope/v1/features.proto\x1a\x15qscope/v1/model.proto\x1a\x17qscope/v1/options.proto\x1a\x13qscope/v1/sae.proto\x1a\x15qscope/v1/steer.proto\"\xec\x01\n\x07\x43ompute\x12\x62\n\x06\x64\x65vice\x18\x01 \x01(\x0e\x32\x11.qscope.v1.DeviceB?\xbaH\x07\x82\x01\x04\x10\x01 \x00\x8a\xb5\x18\x31\n)auto (a GPU when there is one), cpu, cuda\x12\x04\x61uto\x12}\n\x07threads\x18\x02 \x01(\rBl\xbaH\x05*\x03\x18\x80 \x8a\xb5\x18`\n[CPU threads; 0 takes OMP_NUM_THREADS, else all cores (bit-equal results need equal threads)\x12\x01\x30\"\x9d\n\n\nExperiment\x12y\n\x04name\x18\x01 \x01(\tBk\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$\x8a\xb5\x18?\n8Name of the run (letters, digits, dot, dash, underscore)\x12\x03run\x12Q\n\x04seed\x18\x02 \x01(\rBC\x8a\xb5\x18?\n:Every random generator of the run derives from this number\x12\x01\x30\x12Q\n\x05model\x18\x03 \x01(\tBB\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x38\n4embedded, a local folder, or a Hugging Face model id\x18\x01\x12M\n\rmodel_options\x18\x04 \x01(\x0b\x32\x17.qscope.v1.ModelOptionsB\x1d\x8a\xb5\x18\x19\n\x17How the model is loaded\x12\x44\n\x07\x63ompute\x18\x05 \x01(\x0b\x32\x12.qscope.v1.ComputeB\x1f\x8a\xb5\x18\x1b\n\x19Hardware given to the run\x12^\n\ttrain_sae\x18\n \x01(\x0b\x32\x13.qscope.v1.TrainSaeB4\x8a\xb5\x18\x30\n.Train TopK SAEs on the model\'s residual streamH\x00\x12K\n\x08\x65val_sae\x18\x0b \x01(\x0b\x32\x12.qscope.v1.EvalSaeB#\x8a\xb5\x18\x1f\n\x1dMeasure SAEs on held-out textH\x00\x12n\n\x10\x65xtract_features\x18\x0c \x01(\x0b\x32\x1a.qscope.v1.ExtractFeaturesB6\x8a\xb5\x18\x32\n0Write the codes of every token and layer to diskH\x00\x12}\n\x11\x63ontrast_features\x18\r \x01(\x0b\x32\x1b.qscope.v1.ContrastFeaturesBC\x8a\xb5\x18?\n=Find features that tell positive documents from negative onesH\x00\x12Y\n\x0ctop_features\x18\x0e \x01(\x0b\x32\x16.qscope.v1.TopFeaturesB)\x8a\xb5\x18%\n#Show where given features fire mostH\x00\x12^\n\x11language_features\x18\x0f \x01(\x0b\x32\x1b.qscope.v1.LanguageFeaturesB$\x8a\xb5\x18 \n\x1e\x46ind the features of languagesH\x00\x12y\n\x13repetition_features\x18\x10 \x01(\x0b\x32\x1d.qscope.v1.RepetitionFeaturesB;\x8a\xb5\x18\x37\n5Find the features that rise while text repeats itselfH\x00\x12x\n\x05steer\x18\x14 \x01(\x0b\x32\x10.qscope.v1.SteerBU\x8a\xb5\x18Q\nOGenerate under a change of the residual stream, beside controls, over strengthsH\x00\x42\r\n\x04task\x12\x05\xbaH\x02\x08\x01*R\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45VICE_AUTO\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,12 +57,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERIMENT'].fields_by_name['train_sae']._serialized_options = b'\212\265\0300\n.Train TopK SAEs on the model\'s residual stream'
   _globals['_EXPERIMENT'].fields_by_name['eval_sae']._loaded_options = None
   _globals['_EXPERIMENT'].fields_by_name['eval_sae']._serialized_options = b'\212\265\030\037\n\035Measure SAEs on held-out text'
+  _globals['_EXPERIMENT'].fields_by_name['extract_features']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['extract_features']._serialized_options = b'\212\265\0302\n0Write the codes of every token and layer to disk'
+  _globals['_EXPERIMENT'].fields_by_name['contrast_features']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['contrast_features']._serialized_options = b'\212\265\030?\n=Find features that tell positive documents from negative ones'
+  _globals['_EXPERIMENT'].fields_by_name['top_features']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['top_features']._serialized_options = b'\212\265\030%\n#Show where given features fire most'
+  _globals['_EXPERIMENT'].fields_by_name['language_features']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['language_features']._serialized_options = b'\212\265\030 \n\036Find the features of languages'
+  _globals['_EXPERIMENT'].fields_by_name['repetition_features']._loaded_options = None
+  _globals['_EXPERIMENT'].fields_by_name['repetition_features']._serialized_options = b'\212\265\0307\n5Find the features that rise while text repeats itself'
   _globals['_EXPERIMENT'].fields_by_name['steer']._loaded_options = None
   _globals['_EXPERIMENT'].fields_by_name['steer']._serialized_options = b'\212\265\030Q\nOGenerate under a change of the residual stream, beside controls, over strengths'
-  _globals['_DEVICE']._serialized_start=1164
-  _globals['_DEVICE']._serialized_end=1246
-  _globals['_COMPUTE']._serialized_start=163
-  _globals['_COMPUTE']._serialized_end=399
-  _globals['_EXPERIMENT']._serialized_start=402
-  _globals['_EXPERIMENT']._serialized_end=1162
+  _globals['_DEVICE']._serialized_start=1739
+  _globals['_DEVICE']._serialized_end=1821
+  _globals['_COMPUTE']._serialized_start=189
+  _globals['_COMPUTE']._serialized_end=425
+  _globals['_EXPERIMENT']._serialized_start=428
+  _globals['_EXPERIMENT']._serialized_end=1737
 # @@protoc_insertion_point(module_scope)

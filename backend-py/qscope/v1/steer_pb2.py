@@ -29,13 +29,23 @@ from qscope.v1 import steering_pb2 as qscope_dot_v1_dot_steering__pb2
 from qscope.v1 import text_pb2 as qscope_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15qscope/v1/steer.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1aqscope/v1/generation.proto\x1a\x17qscope/v1/options.proto\x1a\x18qscope/v1/steering.proto\x1a\x14qscope/v1/text.proto\"\xe8\x01\n\x0bSideEffects\x12_\n\x04text\x18\x01 \x01(\x0b\x32\x15.qscope.v1.TextSourceB:\x8a\xb5\x18\x36\n4Neutral text on which perplexity and KL are measured\x12x\n\x06tokens\x18\x02 \x01(\x04\x42h\xbaH\x08\x32\x06\x18\x80\x94\xeb\xdc\x03\x8a\xb5\x18Y\nQNeutral tokens to read for each arm and strength; 0 measures no perplexity and KL\x12\x04\x34\x30\x39\x36\"\xae\x08\n\x05Steer\x12y\n\x03sae\x18\x01 \x01(\tBl\x8a\xb5\x18h\n\\SAEs: run id, latest, folder, file, or a Qwen-Scope repository; not needed for plain vectors\x12\x06latest\x18\x01\x12\x32\n\x07prompts\x18\x02 \x03(\tB!\xbaH\r\x92\x01\n\x10\xa0\x8d\x06\"\x04r\x02\x10\x01\x8a\xb5\x18\r\n\x07Prompts\x12\x02[]\x12Z\n\x0bprompt_text\x18\x03 \x01(\x0b\x32\x15.qscope.v1.PromptTextB.\x8a\xb5\x18*\n(Without prompts: the starts of documents\x12H\n\x06\x66ormat\x18\x04 \x01(\x0b\x32\x17.qscope.v1.PromptFormatB\x1f\x8a\xb5\x18\x1b\n\x19How prompts become tokens\x12^\n\x08steering\x18\x05 \x01(\x0b\x32\x17.qscope.v1.SteeringSpecB3\x8a\xb5\x18/\n-What is changed, where, how strongly and when\x12\x41\n\x08sampling\x18\x06 \x01(\x0b\x32\x13.qscope.v1.SamplingB\x1a\x8a\xb5\x18\x16\n\x14How tokens are drawn\x12u\n\x07samples\x18\x07 \x01(\rBd\xbaH\x07*\x05\x18\xe8\x07(\x01\x8a\xb5\x18V\nQContinuations of each prompt; sample i draws the same random numbers in every arm\x12\x01\x31\x12\x98\x01\n\x08\x63ontrols\x18\x08 \x03(\x0e\x32\x1a.qscope.v1.SteeringControlBj\xbaH\x0e\x92\x01\x0b\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x8a\xb5\x18U\nOBeside the unsteered text, which is always made: zero, flipped, random, foreign\x12\x02[]\x12h\n\x05sweep\x18\t \x03(\x01\x42Y\xbaH\r\x92\x01\n\x10\x64\x18\x01\"\x04\x12\x02@\x01\x8a\xb5\x18\x45\n?Factors on every strength, each run in every arm; empty means 1\x12\x02[]\x12p\n\x0cside_effects\x18\n \x01(\x0b\x32\x16.qscope.v1.SideEffectsBB\x8a\xb5\x18>\n<What the change costs on text that has nothing to do with it\x12?\n\nbatch_rows\x18\x0b \x01(\rB+\xbaH\x07*\x05\x18\x80 (\x01\x8a\xb5\x18\x1d\n\x17Rows generated together\x12\x02\x33\x32\"\xf9\x01\n\nPromptText\x12U\n\x04text\x18\x01 \x01(\x0b\x32\x15.qscope.v1.TextSourceB0\x8a\xb5\x18,\n*Documents whose beginnings are the prompts\x12\x35\n\x07prompts\x18\x02 \x01(\rB$\xbaH\x08*\x06\x18\xc0\x84=(\x01\x8a\xb5\x18\x15\n\x0fPrompts to take\x12\x02\x31\x36\x12]\n\x06tokens\x18\x03 \x01(\rBM\xbaH\x08*\x06\x18\x80\x80@(\x02\x8a\xb5\x18>\n8Tokens of each prompt; shorter documents are passed over\x12\x02\x32\x34*\xa7\x01\n\x0fSteeringControl\x12 \n\x1cSTEERING_CONTROL_UNSPECIFIED\x10\x00\x12\x19\n\x15STEERING_CONTROL_ZERO\x10\x01\x12\x1c\n\x18STEERING_CONTROL_FLIPPED\x10\x02\x12\x1b\n\x17STEERING_CONTROL_RANDOM\x10\x03\x12\x1c\n\x18STEERING_CONTROL_FOREIGN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15qscope/v1/steer.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1aqscope/v1/generation.proto\x1a\x17qscope/v1/options.proto\x1a\x18qscope/v1/steering.proto\x1a\x14qscope/v1/text.proto\"\xab\x03\n\tBaselines\x12\x64\n\tpositives\x18\x01 \x01(\x0b\x32\x15.qscope.v1.TextSourceB:\x8a\xb5\x18\x36\n4Text that shows what is wanted (diff_in_means, sdcv)\x12X\n\tnegatives\x18\x02 \x01(\x0b\x32\x15.qscope.v1.TextSourceB.\x8a\xb5\x18*\n(Text that does not (diff_in_means, sdcv)\x12>\n\x06tokens\x18\x03 \x01(\rB.\xbaH\t*\x07\x18\x80\xc2\xd7/(\x10\x8a\xb5\x18\x1e\n\x16Tokens to read of each\x12\x04\x38\x31\x39\x32\x12K\n\x07latents\x18\x04 \x01(\rB:\xbaH\x08*\x06\x18\x80\x80\x04(\x01\x8a\xb5\x18+\n%Latents that sdcv keeps in each layer\x12\x02\x36\x34\x12Q\n\rprompt_prefix\x18\x05 \x01(\tB:\x8a\xb5\x18\x36\n4Text that the control prompt puts before each prompt\"\xe8\x01\n\x0bSideEffects\x12_\n\x04text\x18\x01 \x01(\x0b\x32\x15.qscope.v1.TextSourceB:\x8a\xb5\x18\x36\n4Neutral text on which perplexity and KL are measured\x12x\n\x06tokens\x18\x02 \x01(\x04\x42h\xbaH\x08\x32\x06\x18\x80\x94\xeb\xdc\x03\x8a\xb5\x18Y\nQNeutral tokens to read for each arm and strength; 0 measures no perplexity and KL\x12\x04\x34\x30\x39\x36\"\xbb\t\n\x05Steer\x12y\n\x03sae\x18\x01 \x01(\tBl\x8a\xb5\x18h\n\\SAEs: run id, latest, folder, file, or a Qwen-Scope repository; not needed for plain vectors\x12\x06latest\x18\x01\x12\x32\n\x07prompts\x18\x02 \x03(\tB!\xbaH\r\x92\x01\n\x10\xa0\x8d\x06\"\x04r\x02\x10\x01\x8a\xb5\x18\r\n\x07Prompts\x12\x02[]\x12Z\n\x0bprompt_text\x18\x03 \x01(\x0b\x32\x15.qscope.v1.PromptTextB.\x8a\xb5\x18*\n(Without prompts: the starts of documents\x12H\n\x06\x66ormat\x18\x04 \x01(\x0b\x32\x17.qscope.v1.PromptFormatB\x1f\x8a\xb5\x18\x1b\n\x19How prompts become tokens\x12^\n\x08steering\x18\x05 \x01(\x0b\x32\x17.qscope.v1.SteeringSpecB3\x8a\xb5\x18/\n-What is changed, where, how strongly and when\x12\x41\n\x08sampling\x18\x06 \x01(\x0b\x32\x13.qscope.v1.SamplingB\x1a\x8a\xb5\x18\x16\n\x14How tokens are drawn\x12u\n\x07samples\x18\x07 \x01(\rBd\xbaH\x07*\x05\x18\xe8\x07(\x01\x8a\xb5\x18V\nQContinuations of each prompt; sample i draws the same random numbers in every arm\x12\x01\x31\x12\xb6\x01\n\x08\x63ontrols\x18\x08 \x03(\x0e\x32\x1a.qscope.v1.SteeringControlB\x87\x01\xbaH\x0e\x92\x01\x0b\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x8a\xb5\x18r\nlBeside the unsteered text, which is always made: zero, flipped, random, foreign, prompt, diff_in_means, sdcv\x12\x02[]\x12h\n\x05sweep\x18\t \x03(\x01\x42Y\xbaH\r\x92\x01\n\x10\x64\x18\x01\"\x04\x12\x02@\x01\x8a\xb5\x18\x45\n?Factors on every strength, each run in every arm; empty means 1\x12\x02[]\x12p\n\x0cside_effects\x18\n \x01(\x0b\x32\x16.qscope.v1.SideEffectsBB\x8a\xb5\x18>\n<What the change costs on text that has nothing to do with it\x12m\n\tbaselines\x18\x0c \x01(\x0b\x32\x14.qscope.v1.BaselinesBD\x8a\xb5\x18@\n>What the controls prompt, diff_in_means and sdcv are made from\x12?\n\nbatch_rows\x18\x0b \x01(\rB+\xbaH\x07*\x05\x18\x80 (\x01\x8a\xb5\x18\x1d\n\x17Rows generated together\x12\x02\x33\x32\"\xf9\x01\n\nPromptText\x12U\n\x04text\x18\x01 \x01(\x0b\x32\x15.qscope.v1.TextSourceB0\x8a\xb5\x18,\n*Documents whose beginnings are the prompts\x12\x35\n\x07prompts\x18\x02 \x01(\rB$\xbaH\x08*\x06\x18\xc0\x84=(\x01\x8a\xb5\x18\x15\n\x0fPrompts to take\x12\x02\x31\x36\x12]\n\x06tokens\x18\x03 \x01(\rBM\xbaH\x08*\x06\x18\x80\x80@(\x02\x8a\xb5\x18>\n8Tokens of each prompt; shorter documents are passed over\x12\x02\x32\x34*\x83\x02\n\x0fSteeringControl\x12 \n\x1cSTEERING_CONTROL_UNSPECIFIED\x10\x00\x12\x19\n\x15STEERING_CONTROL_ZERO\x10\x01\x12\x1c\n\x18STEERING_CONTROL_FLIPPED\x10\x02\x12\x1b\n\x17STEERING_CONTROL_RANDOM\x10\x03\x12\x1c\n\x18STEERING_CONTROL_FOREIGN\x10\x04\x12\x1b\n\x17STEERING_CONTROL_PROMPT\x10\x05\x12\"\n\x1eSTEERING_CONTROL_DIFF_IN_MEANS\x10\x06\x12\x19\n\x15STEERING_CONTROL_SDCV\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qscope.v1.steer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['positives']._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['positives']._serialized_options = b'\212\265\0306\n4Text that shows what is wanted (diff_in_means, sdcv)'
+  _globals['_BASELINES'].fields_by_name['negatives']._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['negatives']._serialized_options = b'\212\265\030*\n(Text that does not (diff_in_means, sdcv)'
+  _globals['_BASELINES'].fields_by_name['tokens']._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['tokens']._serialized_options = b'\272H\t*\007\030\200\302\327/(\020\212\265\030\036\n\026Tokens to read of each\022\0048192'
+  _globals['_BASELINES'].fields_by_name['latents']._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['latents']._serialized_options = b'\272H\010*\006\030\200\200\004(\001\212\265\030+\n%Latents that sdcv keeps in each layer\022\00264'
+  _globals['_BASELINES'].fields_by_name['prompt_prefix']._loaded_options = None
+  _globals['_BASELINES'].fields_by_name['prompt_prefix']._serialized_options = b'\212\265\0306\n4Text that the control prompt puts before each prompt'
   _globals['_SIDEEFFECTS'].fields_by_name['text']._loaded_options = None
   _globals['_SIDEEFFECTS'].fields_by_name['text']._serialized_options = b'\212\265\0306\n4Neutral text on which perplexity and KL are measured'
   _globals['_SIDEEFFECTS'].fields_by_name['tokens']._loaded_options = None
@@ -55,11 +65,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEER'].fields_by_name['samples']._loaded_options = None
   _globals['_STEER'].fields_by_name['samples']._serialized_options = b'\272H\007*\005\030\350\007(\001\212\265\030V\nQContinuations of each prompt; sample i draws the same random numbers in every arm\022\0011'
   _globals['_STEER'].fields_by_name['controls']._loaded_options = None
-  _globals['_STEER'].fields_by_name['controls']._serialized_options = b'\272H\016\222\001\013\030\001\"\007\202\001\004\020\001 \000\212\265\030U\nOBeside the unsteered text, which is always made: zero, flipped, random, foreign\022\002[]'
+  _globals['_STEER'].fields_by_name['controls']._serialized_options = b'\272H\016\222\001\013\030\001\"\007\202\001\004\020\001 \000\212\265\030r\nlBeside the unsteered text, which is always made: zero, flipped, random, foreign, prompt, diff_in_means, sdcv\022\002[]'
   _globals['_STEER'].fields_by_name['sweep']._loaded_options = None
   _globals['_STEER'].fields_by_name['sweep']._serialized_options = b'\272H\r\222\001\n\020d\030\001\"\004\022\002@\001\212\265\030E\n?Factors on every strength, each run in every arm; empty means 1\022\002[]'
   _globals['_STEER'].fields_by_name['side_effects']._loaded_options = None
   _globals['_STEER'].fields_by_name['side_effects']._serialized_options = b'\212\265\030>\n<What the change costs on text that has nothing to do with it'
+  _globals['_STEER'].fields_by_name['baselines']._loaded_options = None
+  _globals['_STEER'].fields_by_name['baselines']._serialized_options = b'\212\265\030@\n>What the controls prompt, diff_in_means and sdcv are made from'
   _globals['_STEER'].fields_by_name['batch_rows']._loaded_options = None
   _globals['_STEER'].fields_by_name['batch_rows']._serialized_options = b'\272H\007*\005\030\200 (\001\212\265\030\035\n\027Rows generated together\022\00232'
   _globals['_PROMPTTEXT'].fields_by_name['text']._loaded_options = None
@@ -68,12 +80,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPTTEXT'].fields_by_name['prompts']._serialized_options = b'\272H\010*\006\030\300\204=(\001\212\265\030\025\n\017Prompts to take\022\00216'
   _globals['_PROMPTTEXT'].fields_by_name['tokens']._loaded_options = None
   _globals['_PROMPTTEXT'].fields_by_name['tokens']._serialized_options = b'\272H\010*\006\030\200\200@(\002\212\265\030>\n8Tokens of each prompt; shorter documents are passed over\022\00224'
-  _globals['_STEERINGCONTROL']._serialized_start=1727
-  _globals['_STEERINGCONTROL']._serialized_end=1894
-  _globals['_SIDEEFFECTS']._serialized_start=167
-  _globals['_SIDEEFFECTS']._serialized_end=399
-  _globals['_STEER']._serialized_start=402
-  _globals['_STEER']._serialized_end=1472
-  _globals['_PROMPTTEXT']._serialized_start=1475
-  _globals['_PROMPTTEXT']._serialized_end=1724
+  _globals['_STEERINGCONTROL']._serialized_start=2298
+  _globals['_STEERINGCONTROL']._serialized_end=2557
+  _globals['_BASELINES']._serialized_start=167
+  _globals['_BASELINES']._serialized_end=594
+  _globals['_SIDEEFFECTS']._serialized_start=597
+  _globals['_SIDEEFFECTS']._serialized_end=829
+  _globals['_STEER']._serialized_start=832
+  _globals['_STEER']._serialized_end=2043
+  _globals['_PROMPTTEXT']._serialized_start=2046
+  _globals['_PROMPTTEXT']._serialized_end=2295
 # @@protoc_insertion_point(module_scope)

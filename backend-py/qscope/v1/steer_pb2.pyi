@@ -19,11 +19,31 @@ class SteeringControl(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STEERING_CONTROL_FLIPPED: _ClassVar[SteeringControl]
     STEERING_CONTROL_RANDOM: _ClassVar[SteeringControl]
     STEERING_CONTROL_FOREIGN: _ClassVar[SteeringControl]
+    STEERING_CONTROL_PROMPT: _ClassVar[SteeringControl]
+    STEERING_CONTROL_DIFF_IN_MEANS: _ClassVar[SteeringControl]
+    STEERING_CONTROL_SDCV: _ClassVar[SteeringControl]
 STEERING_CONTROL_UNSPECIFIED: SteeringControl
 STEERING_CONTROL_ZERO: SteeringControl
 STEERING_CONTROL_FLIPPED: SteeringControl
 STEERING_CONTROL_RANDOM: SteeringControl
 STEERING_CONTROL_FOREIGN: SteeringControl
+STEERING_CONTROL_PROMPT: SteeringControl
+STEERING_CONTROL_DIFF_IN_MEANS: SteeringControl
+STEERING_CONTROL_SDCV: SteeringControl
+
+class Baselines(_message.Message):
+    __slots__ = ("positives", "negatives", "tokens", "latents", "prompt_prefix")
+    POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    positives: _text_pb2.TextSource
+    negatives: _text_pb2.TextSource
+    tokens: int
+    latents: int
+    prompt_prefix: str
+    def __init__(self, positives: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., negatives: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., tokens: _Optional[int] = ..., latents: _Optional[int] = ..., prompt_prefix: _Optional[str] = ...) -> None: ...
 
 class SideEffects(_message.Message):
     __slots__ = ("text", "tokens")
@@ -34,7 +54,7 @@ class SideEffects(_message.Message):
     def __init__(self, text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Steer(_message.Message):
-    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "batch_rows")
+    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "batch_rows")
     SAE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +65,7 @@ class Steer(_message.Message):
     CONTROLS_FIELD_NUMBER: _ClassVar[int]
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     SIDE_EFFECTS_FIELD_NUMBER: _ClassVar[int]
+    BASELINES_FIELD_NUMBER: _ClassVar[int]
     BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     sae: str
     prompts: _containers.RepeatedScalarFieldContainer[str]
@@ -56,8 +77,9 @@ class Steer(_message.Message):
     controls: _containers.RepeatedScalarFieldContainer[SteeringControl]
     sweep: _containers.RepeatedScalarFieldContainer[float]
     side_effects: SideEffects
+    baselines: Baselines
     batch_rows: int
-    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
 
 class PromptText(_message.Message):
     __slots__ = ("text", "prompts", "tokens")

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TextSource(_message.Message):
-    __slots__ = ("source", "field", "config", "split", "revision", "context", "pack", "repeat", "shuffle_documents")
+    __slots__ = ("source", "field", "config", "split", "revision", "context", "pack", "repeat", "shuffle_documents", "where")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class TextSource(_message.Message):
     PACK_FIELD_NUMBER: _ClassVar[int]
     REPEAT_FIELD_NUMBER: _ClassVar[int]
     SHUFFLE_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
     source: str
     field: str
     config: str
@@ -26,4 +27,5 @@ class TextSource(_message.Message):
     pack: bool
     repeat: bool
     shuffle_documents: int
-    def __init__(self, source: _Optional[str] = ..., field: _Optional[str] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ..., context: _Optional[int] = ..., pack: _Optional[bool] = ..., repeat: _Optional[bool] = ..., shuffle_documents: _Optional[int] = ...) -> None: ...
+    where: str
+    def __init__(self, source: _Optional[str] = ..., field: _Optional[str] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ..., context: _Optional[int] = ..., pack: _Optional[bool] = ..., repeat: _Optional[bool] = ..., shuffle_documents: _Optional[int] = ..., where: _Optional[str] = ...) -> None: ...

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from huggingface_hub import HfApi
 
-from qscope.data import DatasetReader, ShuffledReader, TokenStream, open_text
+from qscope.data import DatasetReader, Selection, ShuffledReader, TokenStream, open_text
 from qscope.errors import UserError
 from qscope.v1.text_pb2 import TextSource
 
@@ -19,7 +19,7 @@ ROWS = [{"text": f"row {i}"} for i in range(23)] + [{"text": None}]
 
 def reader(rows=ROWS, column="text", shards=4) -> DatasetReader:
     dataset = datasets.Dataset.from_list(rows).to_iterable_dataset(num_shards=shards)
-    return DatasetReader(dataset, {"source": "someone/rows", "revision": "abc"}, column, "text")
+    return DatasetReader(dataset, {"source": "someone/rows", "revision": "abc"}, Selection(column, "text"))
 
 
 def test_rows_come_in_order_and_every_pass_is_the_same():

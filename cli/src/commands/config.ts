@@ -6,6 +6,18 @@ import { ExitCode, UserError } from '../errors.js';
 import type { ValueOrigin } from '../experiment/load.js';
 import { printJson, printNote, writeText } from '../view/output.js';
 
+/** What `config init` writes a file for: the name of a task. */
+const TEMPLATES = [
+  'train-sae',
+  'eval-sae',
+  'extract-features',
+  'contrast-features',
+  'top-features',
+  'language-features',
+  'repetition-features',
+  'steer',
+];
+
 /** `qscope config check|show|schema|init`. */
 export function build(): Command {
   const config = new Command('config');
@@ -32,11 +44,7 @@ export function build(): Command {
   config
     .command('init')
     .description('write a commented experiment file with every field and its default')
-    .addArgument(
-      new Argument('[command]', 'what the experiment is for')
-        .choices(['train-sae', 'eval-sae', 'steer'])
-        .default('train-sae'),
-    )
+    .addArgument(new Argument('[command]', 'what the experiment is for').choices(TEMPLATES).default('train-sae'))
     .option('-o, --output <file>', 'file to write; without it the text goes to stdout')
     .option('--force', 'overwrite the file', false)
     .action(init);

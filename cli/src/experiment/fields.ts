@@ -151,6 +151,12 @@ export function pathsOf(name: string, desc: DescMessage, prefix = '', depth = 0)
   return [...here, ...below].sort((a, b) => a.split('.').length - b.split('.').length);
 }
 
+/** The command that runs a task: "train_sae" is `train-sae`, "contrast_features" is `features contrast`. */
+export function commandOf(task: string): string {
+  const [, verb] = /^(.+)_features$/.exec(task) ?? [];
+  return (verb === undefined ? task : `features ${verb}`).replaceAll('_', '-');
+}
+
 /** The tasks an experiment can hold: field name ("train_sae") and command ("train-sae"). */
 export function tasks(): { field: DescField & { fieldKind: 'message' }; name: string; command: string }[] {
   return ExperimentSchema.fields
@@ -158,6 +164,6 @@ export function tasks(): { field: DescField & { fieldKind: 'message' }; name: st
     .map((field) => ({
       field: field as DescField & { fieldKind: 'message' },
       name: field.name,
-      command: field.name.replaceAll('_', '-'),
+      command: commandOf(field.name),
     }));
 }

@@ -1,7 +1,7 @@
 import { type Experiment, ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
 import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
-import { tasks } from './fields.js';
+import { commandOf, tasks } from './fields.js';
 import { readFileTree, readSetTree } from './overlay.js';
 import { nearestPlace, type ReadContext, readMessage } from './read.js';
 import { type At, SET_FILE, type Source } from './source.js';
@@ -92,7 +92,7 @@ export async function loadExperiment(files: readonly string[], options: LoadOpti
 function checkTask(experiment: Experiment, verb: Task | undefined, { diagnostics, places }: ReadContext): void {
   const given = tasks().find(({ field }) => field.localName === experiment.task.case);
   if (given && verb !== undefined && given.name !== verb) {
-    const message = `this is an experiment for qscope ${given.command}, not for qscope ${verb.replaceAll('_', '-')}`;
+    const message = `this is an experiment for qscope ${given.command}, not for qscope ${commandOf(verb)}`;
     diagnostics.add(places.get(given.name) as At, given.name, message, `run it with qscope ${given.command}`);
   }
 }

@@ -1,7 +1,7 @@
 import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
 import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
-import { fieldInfo, isRequired } from './fields.js';
+import { commandOf, fieldInfo, isRequired } from './fields.js';
 import type { Task } from './load.js';
 import { readMessage } from './read.js';
 import { Source } from './source.js';
@@ -11,10 +11,16 @@ import { parseYaml } from './yaml.js';
 const starts: Record<Task, string> = {
   train_sae: 'model: embedded\ntrain_sae:\n',
   eval_sae: 'model: embedded\neval_sae: {sae: latest}\n',
+  extract_features: 'model: embedded\nextract_features: {sae: latest}\n',
+  top_features: 'model: embedded\ntop_features: {sae: latest, features: [0/0]}\n',
+  language_features: 'model: embedded\nlanguage_features: {sae: latest}\n',
+  repetition_features: 'model: embedded\nrepetition_features: {sae: latest}\n',
+  contrast_features:
+    'model: embedded\ncontrast_features: {sae: latest, positives: {where: language=de}, negatives: {where: language!=de}}\n',
   steer: 'model: embedded\nsteer: {steering: {edits: [{layers: [3], features: [0]}]}}\n',
 };
 
-/** The tasks that have a template, by command. */
+/** The tasks that have a template, by the word `config init` knows them by. */
 export const templateCommands: Readonly<Record<string, Task>> = Object.fromEntries(
   Object.keys(starts).map((task) => [task.replaceAll('_', '-'), task as Task]),
 );
@@ -41,7 +47,7 @@ export function experimentTemplate(task: Task, { file, schema }: { file: string;
   const head = [
     `# yaml-language-server: $schema=${schema}`,
     '# Every field with its default; a field that is removed keeps that default.',
-    `# Run it: qscope ${task.replaceAll('_', '-')} ${file}`,
+    `# Run it: qscope ${commandOf(task)} ${file}`,
   ];
   return `${head.join('\n')}\n\n${body
     .trimStart()

@@ -37,6 +37,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  exhausted (every pass is counted and reported)\n" +
     "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
     "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
     "    layers: []                    Decoder blocks, from 0, whose output is\n" +
     "                                  hooked; empty means all\n" +
     "    sae:\n" +
@@ -110,6 +112,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  exhausted (every pass is counted and reported)\n" +
     "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
     "                                  keeps the file's order\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
     "      tokens: 0                   Held-out tokens to read; 0 skips the\n" +
     "                                  evaluation\n",
   "eval-sae":
@@ -149,6 +153,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  exhausted (every pass is counted and reported)\n" +
     "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
     "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
     "    layers: []                    Layers to measure; empty means every layer\n" +
     "                                  found\n" +
     "    tokens: 200000                Held-out tokens to read\n" +
@@ -159,6 +165,355 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      max_norm_ratio: 10          Drop activations whose norm exceeds this\n" +
     "                                  multiple of the layer's running median; 0\n" +
     "                                  keeps all\n",
+  "features extract":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  extract_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    text:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 1000               Documents read, at most; 0 reads the whole\n" +
+    "                                  text\n" +
+    "    shard_documents: 64           Documents in one shard, the unit of writing\n" +
+    "                                  and of resuming\n" +
+    "    format: safetensors           File format of the shards: safetensors,\n" +
+    "                                  parquet\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n",
+  "features contrast":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  contrast_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    positives:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    negatives:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 500                Documents read on each side, at most\n" +
+    "    held_out_share: 0.5           Share of the documents kept from the ranking,\n" +
+    "                                  for the check\n" +
+    "    score: mean_difference        Rank by mean_difference (of activations) or\n" +
+    "                                  rate_difference (of firing)\n" +
+    "    unit: token                   One observation is a token, or a document by\n" +
+    "                                  its mean or max: token, document_mean,\n" +
+    "                                  document_max\n" +
+    "    top: 10                       Features reported per layer\n" +
+    "    ambient_share: 0.5            Leave out features that fire on more than this\n" +
+    "                                  share of the tokens on either side; 1 keeps\n" +
+    "                                  all\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    label: \"\"                     Label written beside every feature found\n",
+  "features top":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  top_features:\n" +
+    "    sae: \"\"                       Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id; not needed with\n" +
+    "                                  activations\n" +
+    "    text:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    activations: \"\"               Run of features extract, or its folder, to\n" +
+    "                                  look through in place of text; then text,\n" +
+    "                                  rendering and masks are its own\n" +
+    "    features: []                  Features, each as LAYER/FEATURE, for example\n" +
+    "                                  [3/1017, 5/88]\n" +
+    "    feature_set: \"\"               Run or features.json whose features are shown,\n" +
+    "                                  besides those of features\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 1000               Documents read, at most; 0 reads the whole\n" +
+    "                                  text\n" +
+    "    contexts: 20                  Contexts per feature, each from another\n" +
+    "                                  document\n" +
+    "    before: 24                    Tokens shown before the one with the largest\n" +
+    "                                  activation\n" +
+    "    after: 8                      Tokens shown after it\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n",
+  "features language":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  language_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    text:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    language_field: language      Column that names the language of each\n" +
+    "                                  document\n" +
+    "    languages: []                 Languages to compare, as the column writes\n" +
+    "                                  them; empty takes all among the first 20 x\n" +
+    "                                  documents rows\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 100                Documents per language, at most\n" +
+    "    held_out_share: 0.5           Share of the documents kept from the ranking,\n" +
+    "                                  for the check\n" +
+    "    top: 2                        Features reported per layer and language\n" +
+    "    ambient_share: 0.5            Leave out features that fire on more than this\n" +
+    "                                  share of the tokens of every class; 1 keeps\n" +
+    "                                  all\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n",
+  "features repetition":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  repetition_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    text:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    loops: generated              Where the loops come from: generated (by the\n" +
+    "                                  model), given (in the text), made (a span\n" +
+    "                                  repeated)\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 400                Documents read, at most\n" +
+    "    prefix_tokens: 24             Tokens of a document before the loop starts\n" +
+    "                                  (made) or the model goes on (generated)\n" +
+    "    new_tokens: 160               Tokens the model generates after each\n" +
+    "                                  beginning (generated)\n" +
+    "    period_tokens: 12             Tokens in the repeated span (made)\n" +
+    "    repetitions: 6                Repetitions looked at, the last one of each\n" +
+    "                                  loop being the last; loops with fewer are left\n" +
+    "                                  out\n" +
+    "    held_out_share: 0.5           Share of the documents kept from the ranking,\n" +
+    "                                  for the check\n" +
+    "    top: 10                       Features reported per layer\n" +
+    "    ambient_share: 0.5            Leave out features that fire on more than this\n" +
+    "                                  share of the tokens of every class; 1 keeps\n" +
+    "                                  all\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n",
   "steer":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
@@ -199,6 +554,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  exhausted (every pass is counted and reported)\n" +
     "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
     "                                  keeps the file's order\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
     "      prompts: 16                 Prompts to take\n" +
     "      tokens: 24                  Tokens of each prompt; shorter documents are\n" +
     "                                  passed over\n" +
@@ -230,7 +587,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    samples: 1                    Continuations of each prompt; sample i draws\n" +
     "                                  the same random numbers in every arm\n" +
     "    controls: []                  Beside the unsteered text, which is always\n" +
-    "                                  made: zero, flipped, random, foreign\n" +
+    "                                  made: zero, flipped, random, foreign, prompt,\n" +
+    "                                  diff_in_means, sdcv\n" +
     "    sweep: []                     Factors on every strength, each run in every\n" +
     "                                  arm; empty means 1\n" +
     "    side_effects:\n" +
@@ -249,7 +607,48 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  exhausted (every pass is counted and reported)\n" +
     "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
     "                                  keeps the file's order\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
     "      tokens: 4096                Neutral tokens to read for each arm and\n" +
     "                                  strength; 0 measures no perplexity and KL\n" +
+    "    baselines:\n" +
+    "      positives:\n" +
+    "        source: embedded          embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "        field: text               Column that holds the text\n" +
+    "        config: \"\"                Configuration (subset) of a hub dataset\n" +
+    "        split: train              Split of a hub dataset\n" +
+    "        revision: \"\"              Branch, tag or commit of a hub dataset\n" +
+    "        context: 512              Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "        pack: true                Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "        repeat: true              Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "      negatives:\n" +
+    "        source: embedded          embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "        field: text               Column that holds the text\n" +
+    "        config: \"\"                Configuration (subset) of a hub dataset\n" +
+    "        split: train              Split of a hub dataset\n" +
+    "        revision: \"\"              Branch, tag or commit of a hub dataset\n" +
+    "        context: 512              Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "        pack: true                Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "        repeat: true              Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "        shuffle_documents: 0      Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "      tokens: 8192                Tokens to read of each\n" +
+    "      latents: 64                 Latents that sdcv keeps in each layer\n" +
+    "      prompt_prefix: \"\"           Text that the control prompt puts before each\n" +
+    "                                  prompt\n" +
     "    batch_rows: 32                Rows generated together\n",
 };

@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 import { helpModule, helpTexts } from '../../src/experiment/help.js';
 import { loadExperiment } from '../../src/experiment/load.js';
 import { experimentSchema, experimentSchemaText, type JsonSchema } from '../../src/experiment/schema.js';
-import { experimentTemplate } from '../../src/experiment/template.js';
+import { experimentTemplate, templateCommands } from '../../src/experiment/template.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const read = (name: string) => readFileSync(path.join(root, name), 'utf8');
@@ -56,7 +56,7 @@ test('the schema refuses what the reader refuses', () => {
 });
 
 test('every template is valid and names every field', () => {
-  for (const task of ['train_sae', 'eval_sae'] as const) {
+  for (const task of Object.values(templateCommands)) {
     const text = experimentTemplate(task, { file: 'e.yaml', schema: './schema.json' });
     expect(text.split('\n')[0]).toBe('# yaml-language-server: $schema=./schema.json');
     expect(faults(parse(text), schema)).toEqual([]);
@@ -66,7 +66,11 @@ test('every template is valid and names every field', () => {
 
 test('help pages fit 80 columns and show every field of their task', () => {
   const pages = helpTexts();
-  expect(Object.keys(pages)).toEqual(['train-sae', 'eval-sae']);
+  expect(Object.keys(pages)).toEqual([
+    'train-sae',
+    'eval-sae',
+    ...['extract', 'contrast', 'top', 'language', 'repetition'].map((verb) => `features ${verb}`),
+  ]);
   for (const page of Object.values(pages)) {
     for (const line of page.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
   }

@@ -5,6 +5,8 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
+import type { ContrastFeatures, ExtractFeatures, LanguageFeatures, RepetitionFeatures, TopFeatures } from "./features_pb.js";
+import { file_qscope_v1_features } from "./features_pb.js";
 import type { ModelOptions } from "./model_pb.js";
 import { file_qscope_v1_model } from "./model_pb.js";
 import { file_qscope_v1_options } from "./options_pb.js";
@@ -18,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/experiment.proto.
  */
 export const file_qscope_v1_experiment: GenFile = /*@__PURE__*/
-  fileDesc("Chpxc2NvcGUvdjEvZXhwZXJpbWVudC5wcm90bxIJcXNjb3BlLnYxIuwBCgdDb21wdXRlEmIKBmRldmljZRgBIAEoDjIRLnFzY29wZS52MS5EZXZpY2VCP7pIB4IBBBABIACKtRgxCilhdXRvIChhIEdQVSB3aGVuIHRoZXJlIGlzIG9uZSksIGNwdSwgY3VkYRIEYXV0bxJ9Cgd0aHJlYWRzGAIgASgNQmy6SAUqAxiAIIq1GGAKW0NQVSB0aHJlYWRzOyAwIHRha2VzIE9NUF9OVU1fVEhSRUFEUywgZWxzZSBhbGwgY29yZXMgKGJpdC1lcXVhbCByZXN1bHRzIG5lZWQgZXF1YWwgdGhyZWFkcykSATAi+AUKCkV4cGVyaW1lbnQSeQoEbmFtZRgBIAEoCUJrukglciMyIV5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsNzl9JIq1GD8KOE5hbWUgb2YgdGhlIHJ1biAobGV0dGVycywgZGlnaXRzLCBkb3QsIGRhc2gsIHVuZGVyc2NvcmUpEgNydW4SUQoEc2VlZBgCIAEoDUJDirUYPwo6RXZlcnkgcmFuZG9tIGdlbmVyYXRvciBvZiB0aGUgcnVuIGRlcml2ZXMgZnJvbSB0aGlzIG51bWJlchIBMBJRCgVtb2RlbBgDIAEoCUJCukgDyAEBirUYOAo0ZW1iZWRkZWQsIGEgbG9jYWwgZm9sZGVyLCBvciBhIEh1Z2dpbmcgRmFjZSBtb2RlbCBpZBgBEk0KDW1vZGVsX29wdGlvbnMYBCABKAsyFy5xc2NvcGUudjEuTW9kZWxPcHRpb25zQh2KtRgZChdIb3cgdGhlIG1vZGVsIGlzIGxvYWRlZBJECgdjb21wdXRlGAUgASgLMhIucXNjb3BlLnYxLkNvbXB1dGVCH4q1GBsKGUhhcmR3YXJlIGdpdmVuIHRvIHRoZSBydW4SXgoJdHJhaW5fc2FlGAogASgLMhMucXNjb3BlLnYxLlRyYWluU2FlQjSKtRgwCi5UcmFpbiBUb3BLIFNBRXMgb24gdGhlIG1vZGVsJ3MgcmVzaWR1YWwgc3RyZWFtSAASSwoIZXZhbF9zYWUYCyABKAsyEi5xc2NvcGUudjEuRXZhbFNhZUIjirUYHwodTWVhc3VyZSBTQUVzIG9uIGhlbGQtb3V0IHRleHRIABJ4CgVzdGVlchgUIAEoCzIQLnFzY29wZS52MS5TdGVlckJVirUYUQpPR2VuZXJhdGUgdW5kZXIgYSBjaGFuZ2Ugb2YgdGhlIHJlc2lkdWFsIHN0cmVhbSwgYmVzaWRlIGNvbnRyb2xzLCBvdmVyIHN0cmVuZ3Roc0gAQg0KBHRhc2sSBbpIAggBKlIKBkRldmljZRIWChJERVZJQ0VfVU5TUEVDSUZJRUQQABIPCgtERVZJQ0VfQVVUTxABEg4KCkRFVklDRV9DUFUQAhIPCgtERVZJQ0VfQ1VEQRADYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_model, file_qscope_v1_options, file_qscope_v1_sae, file_qscope_v1_steer]);
+  fileDesc("Chpxc2NvcGUvdjEvZXhwZXJpbWVudC5wcm90bxIJcXNjb3BlLnYxIuwBCgdDb21wdXRlEmIKBmRldmljZRgBIAEoDjIRLnFzY29wZS52MS5EZXZpY2VCP7pIB4IBBBABIACKtRgxCilhdXRvIChhIEdQVSB3aGVuIHRoZXJlIGlzIG9uZSksIGNwdSwgY3VkYRIEYXV0bxJ9Cgd0aHJlYWRzGAIgASgNQmy6SAUqAxiAIIq1GGAKW0NQVSB0aHJlYWRzOyAwIHRha2VzIE9NUF9OVU1fVEhSRUFEUywgZWxzZSBhbGwgY29yZXMgKGJpdC1lcXVhbCByZXN1bHRzIG5lZWQgZXF1YWwgdGhyZWFkcykSATAinQoKCkV4cGVyaW1lbnQSeQoEbmFtZRgBIAEoCUJrukglciMyIV5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsNzl9JIq1GD8KOE5hbWUgb2YgdGhlIHJ1biAobGV0dGVycywgZGlnaXRzLCBkb3QsIGRhc2gsIHVuZGVyc2NvcmUpEgNydW4SUQoEc2VlZBgCIAEoDUJDirUYPwo6RXZlcnkgcmFuZG9tIGdlbmVyYXRvciBvZiB0aGUgcnVuIGRlcml2ZXMgZnJvbSB0aGlzIG51bWJlchIBMBJRCgVtb2RlbBgDIAEoCUJCukgDyAEBirUYOAo0ZW1iZWRkZWQsIGEgbG9jYWwgZm9sZGVyLCBvciBhIEh1Z2dpbmcgRmFjZSBtb2RlbCBpZBgBEk0KDW1vZGVsX29wdGlvbnMYBCABKAsyFy5xc2NvcGUudjEuTW9kZWxPcHRpb25zQh2KtRgZChdIb3cgdGhlIG1vZGVsIGlzIGxvYWRlZBJECgdjb21wdXRlGAUgASgLMhIucXNjb3BlLnYxLkNvbXB1dGVCH4q1GBsKGUhhcmR3YXJlIGdpdmVuIHRvIHRoZSBydW4SXgoJdHJhaW5fc2FlGAogASgLMhMucXNjb3BlLnYxLlRyYWluU2FlQjSKtRgwCi5UcmFpbiBUb3BLIFNBRXMgb24gdGhlIG1vZGVsJ3MgcmVzaWR1YWwgc3RyZWFtSAASSwoIZXZhbF9zYWUYCyABKAsyEi5xc2NvcGUudjEuRXZhbFNhZUIjirUYHwodTWVhc3VyZSBTQUVzIG9uIGhlbGQtb3V0IHRleHRIABJuChBleHRyYWN0X2ZlYXR1cmVzGAwgASgLMhoucXNjb3BlLnYxLkV4dHJhY3RGZWF0dXJlc0I2irUYMgowV3JpdGUgdGhlIGNvZGVzIG9mIGV2ZXJ5IHRva2VuIGFuZCBsYXllciB0byBkaXNrSAASfQoRY29udHJhc3RfZmVhdHVyZXMYDSABKAsyGy5xc2NvcGUudjEuQ29udHJhc3RGZWF0dXJlc0JDirUYPwo9RmluZCBmZWF0dXJlcyB0aGF0IHRlbGwgcG9zaXRpdmUgZG9jdW1lbnRzIGZyb20gbmVnYXRpdmUgb25lc0gAElkKDHRvcF9mZWF0dXJlcxgOIAEoCzIWLnFzY29wZS52MS5Ub3BGZWF0dXJlc0IpirUYJQojU2hvdyB3aGVyZSBnaXZlbiBmZWF0dXJlcyBmaXJlIG1vc3RIABJeChFsYW5ndWFnZV9mZWF0dXJlcxgPIAEoCzIbLnFzY29wZS52MS5MYW5ndWFnZUZlYXR1cmVzQiSKtRggCh5GaW5kIHRoZSBmZWF0dXJlcyBvZiBsYW5ndWFnZXNIABJ5ChNyZXBldGl0aW9uX2ZlYXR1cmVzGBAgASgLMh0ucXNjb3BlLnYxLlJlcGV0aXRpb25GZWF0dXJlc0I7irUYNwo1RmluZCB0aGUgZmVhdHVyZXMgdGhhdCByaXNlIHdoaWxlIHRleHQgcmVwZWF0cyBpdHNlbGZIABJ4CgVzdGVlchgUIAEoCzIQLnFzY29wZS52MS5TdGVlckJVirUYUQpPR2VuZXJhdGUgdW5kZXIgYSBjaGFuZ2Ugb2YgdGhlIHJlc2lkdWFsIHN0cmVhbSwgYmVzaWRlIGNvbnRyb2xzLCBvdmVyIHN0cmVuZ3Roc0gAQg0KBHRhc2sSBbpIAggBKlIKBkRldmljZRIWChJERVZJQ0VfVU5TUEVDSUZJRUQQABIPCgtERVZJQ0VfQVVUTxABEg4KCkRFVklDRV9DUFUQAhIPCgtERVZJQ0VfQ1VEQRADYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_features, file_qscope_v1_model, file_qscope_v1_options, file_qscope_v1_sae, file_qscope_v1_steer]);
 
 /**
  * Hardware given to one run.
@@ -110,6 +112,46 @@ export type Experiment = Message<"qscope.v1.Experiment"> & {
      */
     value: EvalSae;
     case: "evalSae";
+  } | {
+    /**
+     * Write activations to disk.
+     *
+     * @generated from field: qscope.v1.ExtractFeatures extract_features = 12;
+     */
+    value: ExtractFeatures;
+    case: "extractFeatures";
+  } | {
+    /**
+     * Find features that tell texts apart.
+     *
+     * @generated from field: qscope.v1.ContrastFeatures contrast_features = 13;
+     */
+    value: ContrastFeatures;
+    case: "contrastFeatures";
+  } | {
+    /**
+     * Show where features fire.
+     *
+     * @generated from field: qscope.v1.TopFeatures top_features = 14;
+     */
+    value: TopFeatures;
+    case: "topFeatures";
+  } | {
+    /**
+     * Find the features of languages.
+     *
+     * @generated from field: qscope.v1.LanguageFeatures language_features = 15;
+     */
+    value: LanguageFeatures;
+    case: "languageFeatures";
+  } | {
+    /**
+     * Find the features of loops.
+     *
+     * @generated from field: qscope.v1.RepetitionFeatures repetition_features = 16;
+     */
+    value: RepetitionFeatures;
+    case: "repetitionFeatures";
   } | {
     /**
      * Generate under a change of the residual stream.

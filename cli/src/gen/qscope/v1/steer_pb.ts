@@ -18,7 +18,56 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/steer.proto.
  */
 export const file_qscope_v1_steer: GenFile = /*@__PURE__*/
-  fileDesc("ChVxc2NvcGUvdjEvc3RlZXIucHJvdG8SCXFzY29wZS52MSLoAQoLU2lkZUVmZmVjdHMSXwoEdGV4dBgBIAEoCzIVLnFzY29wZS52MS5UZXh0U291cmNlQjqKtRg2CjROZXV0cmFsIHRleHQgb24gd2hpY2ggcGVycGxleGl0eSBhbmQgS0wgYXJlIG1lYXN1cmVkEngKBnRva2VucxgCIAEoBEJoukgIMgYYgJTr3AOKtRhZClFOZXV0cmFsIHRva2VucyB0byByZWFkIGZvciBlYWNoIGFybSBhbmQgc3RyZW5ndGg7IDAgbWVhc3VyZXMgbm8gcGVycGxleGl0eSBhbmQgS0wSBDQwOTYirggKBVN0ZWVyEnkKA3NhZRgBIAEoCUJsirUYaApcU0FFczogcnVuIGlkLCBsYXRlc3QsIGZvbGRlciwgZmlsZSwgb3IgYSBRd2VuLVNjb3BlIHJlcG9zaXRvcnk7IG5vdCBuZWVkZWQgZm9yIHBsYWluIHZlY3RvcnMSBmxhdGVzdBgBEjIKB3Byb21wdHMYAiADKAlCIbpIDZIBChCgjQYiBHICEAGKtRgNCgdQcm9tcHRzEgJbXRJaCgtwcm9tcHRfdGV4dBgDIAEoCzIVLnFzY29wZS52MS5Qcm9tcHRUZXh0Qi6KtRgqCihXaXRob3V0IHByb21wdHM6IHRoZSBzdGFydHMgb2YgZG9jdW1lbnRzEkgKBmZvcm1hdBgEIAEoCzIXLnFzY29wZS52MS5Qcm9tcHRGb3JtYXRCH4q1GBsKGUhvdyBwcm9tcHRzIGJlY29tZSB0b2tlbnMSXgoIc3RlZXJpbmcYBSABKAsyFy5xc2NvcGUudjEuU3RlZXJpbmdTcGVjQjOKtRgvCi1XaGF0IGlzIGNoYW5nZWQsIHdoZXJlLCBob3cgc3Ryb25nbHkgYW5kIHdoZW4SQQoIc2FtcGxpbmcYBiABKAsyEy5xc2NvcGUudjEuU2FtcGxpbmdCGoq1GBYKFEhvdyB0b2tlbnMgYXJlIGRyYXduEnUKB3NhbXBsZXMYByABKA1CZLpIByoFGOgHKAGKtRhWClFDb250aW51YXRpb25zIG9mIGVhY2ggcHJvbXB0OyBzYW1wbGUgaSBkcmF3cyB0aGUgc2FtZSByYW5kb20gbnVtYmVycyBpbiBldmVyeSBhcm0SATESmAEKCGNvbnRyb2xzGAggAygOMhoucXNjb3BlLnYxLlN0ZWVyaW5nQ29udHJvbEJqukgOkgELGAEiB4IBBBABIACKtRhVCk9CZXNpZGUgdGhlIHVuc3RlZXJlZCB0ZXh0LCB3aGljaCBpcyBhbHdheXMgbWFkZTogemVybywgZmxpcHBlZCwgcmFuZG9tLCBmb3JlaWduEgJbXRJoCgVzd2VlcBgJIAMoAUJZukgNkgEKEGQYASIEEgJAAYq1GEUKP0ZhY3RvcnMgb24gZXZlcnkgc3RyZW5ndGgsIGVhY2ggcnVuIGluIGV2ZXJ5IGFybTsgZW1wdHkgbWVhbnMgMRICW10ScAoMc2lkZV9lZmZlY3RzGAogASgLMhYucXNjb3BlLnYxLlNpZGVFZmZlY3RzQkKKtRg+CjxXaGF0IHRoZSBjaGFuZ2UgY29zdHMgb24gdGV4dCB0aGF0IGhhcyBub3RoaW5nIHRvIGRvIHdpdGggaXQSPwoKYmF0Y2hfcm93cxgLIAEoDUIrukgHKgUYgCAoAYq1GB0KF1Jvd3MgZ2VuZXJhdGVkIHRvZ2V0aGVyEgIzMiL5AQoKUHJvbXB0VGV4dBJVCgR0ZXh0GAEgASgLMhUucXNjb3BlLnYxLlRleHRTb3VyY2VCMIq1GCwKKkRvY3VtZW50cyB3aG9zZSBiZWdpbm5pbmdzIGFyZSB0aGUgcHJvbXB0cxI1Cgdwcm9tcHRzGAIgASgNQiS6SAgqBhjAhD0oAYq1GBUKD1Byb21wdHMgdG8gdGFrZRICMTYSXQoGdG9rZW5zGAMgASgNQk26SAgqBhiAgEAoAoq1GD4KOFRva2VucyBvZiBlYWNoIHByb21wdDsgc2hvcnRlciBkb2N1bWVudHMgYXJlIHBhc3NlZCBvdmVyEgIyNCqnAQoPU3RlZXJpbmdDb250cm9sEiAKHFNURUVSSU5HX0NPTlRST0xfVU5TUEVDSUZJRUQQABIZChVTVEVFUklOR19DT05UUk9MX1pFUk8QARIcChhTVEVFUklOR19DT05UUk9MX0ZMSVBQRUQQAhIbChdTVEVFUklOR19DT05UUk9MX1JBTkRPTRADEhwKGFNURUVSSU5HX0NPTlRST0xfRk9SRUlHThAEYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_generation, file_qscope_v1_options, file_qscope_v1_steering, file_qscope_v1_text]);
+  fileDesc("ChVxc2NvcGUvdjEvc3RlZXIucHJvdG8SCXFzY29wZS52MSKrAwoJQmFzZWxpbmVzEmQKCXBvc2l0aXZlcxgBIAEoCzIVLnFzY29wZS52MS5UZXh0U291cmNlQjqKtRg2CjRUZXh0IHRoYXQgc2hvd3Mgd2hhdCBpcyB3YW50ZWQgKGRpZmZfaW5fbWVhbnMsIHNkY3YpElgKCW5lZ2F0aXZlcxgCIAEoCzIVLnFzY29wZS52MS5UZXh0U291cmNlQi6KtRgqCihUZXh0IHRoYXQgZG9lcyBub3QgKGRpZmZfaW5fbWVhbnMsIHNkY3YpEj4KBnRva2VucxgDIAEoDUIuukgJKgcYgMLXLygQirUYHgoWVG9rZW5zIHRvIHJlYWQgb2YgZWFjaBIEODE5MhJLCgdsYXRlbnRzGAQgASgNQjq6SAgqBhiAgAQoAYq1GCsKJUxhdGVudHMgdGhhdCBzZGN2IGtlZXBzIGluIGVhY2ggbGF5ZXISAjY0ElEKDXByb21wdF9wcmVmaXgYBSABKAlCOoq1GDYKNFRleHQgdGhhdCB0aGUgY29udHJvbCBwcm9tcHQgcHV0cyBiZWZvcmUgZWFjaCBwcm9tcHQi6AEKC1NpZGVFZmZlY3RzEl8KBHRleHQYASABKAsyFS5xc2NvcGUudjEuVGV4dFNvdXJjZUI6irUYNgo0TmV1dHJhbCB0ZXh0IG9uIHdoaWNoIHBlcnBsZXhpdHkgYW5kIEtMIGFyZSBtZWFzdXJlZBJ4CgZ0b2tlbnMYAiABKARCaLpICDIGGICU69wDirUYWQpRTmV1dHJhbCB0b2tlbnMgdG8gcmVhZCBmb3IgZWFjaCBhcm0gYW5kIHN0cmVuZ3RoOyAwIG1lYXN1cmVzIG5vIHBlcnBsZXhpdHkgYW5kIEtMEgQ0MDk2IrsJCgVTdGVlchJ5CgNzYWUYASABKAlCbIq1GGgKXFNBRXM6IHJ1biBpZCwgbGF0ZXN0LCBmb2xkZXIsIGZpbGUsIG9yIGEgUXdlbi1TY29wZSByZXBvc2l0b3J5OyBub3QgbmVlZGVkIGZvciBwbGFpbiB2ZWN0b3JzEgZsYXRlc3QYARIyCgdwcm9tcHRzGAIgAygJQiG6SA2SAQoQoI0GIgRyAhABirUYDQoHUHJvbXB0cxICW10SWgoLcHJvbXB0X3RleHQYAyABKAsyFS5xc2NvcGUudjEuUHJvbXB0VGV4dEIuirUYKgooV2l0aG91dCBwcm9tcHRzOiB0aGUgc3RhcnRzIG9mIGRvY3VtZW50cxJICgZmb3JtYXQYBCABKAsyFy5xc2NvcGUudjEuUHJvbXB0Rm9ybWF0Qh+KtRgbChlIb3cgcHJvbXB0cyBiZWNvbWUgdG9rZW5zEl4KCHN0ZWVyaW5nGAUgASgLMhcucXNjb3BlLnYxLlN0ZWVyaW5nU3BlY0IzirUYLwotV2hhdCBpcyBjaGFuZ2VkLCB3aGVyZSwgaG93IHN0cm9uZ2x5IGFuZCB3aGVuEkEKCHNhbXBsaW5nGAYgASgLMhMucXNjb3BlLnYxLlNhbXBsaW5nQhqKtRgWChRIb3cgdG9rZW5zIGFyZSBkcmF3bhJ1CgdzYW1wbGVzGAcgASgNQmS6SAcqBRjoBygBirUYVgpRQ29udGludWF0aW9ucyBvZiBlYWNoIHByb21wdDsgc2FtcGxlIGkgZHJhd3MgdGhlIHNhbWUgcmFuZG9tIG51bWJlcnMgaW4gZXZlcnkgYXJtEgExErYBCghjb250cm9scxgIIAMoDjIaLnFzY29wZS52MS5TdGVlcmluZ0NvbnRyb2xChwG6SA6SAQsYASIHggEEEAEgAIq1GHIKbEJlc2lkZSB0aGUgdW5zdGVlcmVkIHRleHQsIHdoaWNoIGlzIGFsd2F5cyBtYWRlOiB6ZXJvLCBmbGlwcGVkLCByYW5kb20sIGZvcmVpZ24sIHByb21wdCwgZGlmZl9pbl9tZWFucywgc2RjdhICW10SaAoFc3dlZXAYCSADKAFCWbpIDZIBChBkGAEiBBICQAGKtRhFCj9GYWN0b3JzIG9uIGV2ZXJ5IHN0cmVuZ3RoLCBlYWNoIHJ1biBpbiBldmVyeSBhcm07IGVtcHR5IG1lYW5zIDESAltdEnAKDHNpZGVfZWZmZWN0cxgKIAEoCzIWLnFzY29wZS52MS5TaWRlRWZmZWN0c0JCirUYPgo8V2hhdCB0aGUgY2hhbmdlIGNvc3RzIG9uIHRleHQgdGhhdCBoYXMgbm90aGluZyB0byBkbyB3aXRoIGl0Em0KCWJhc2VsaW5lcxgMIAEoCzIULnFzY29wZS52MS5CYXNlbGluZXNCRIq1GEAKPldoYXQgdGhlIGNvbnRyb2xzIHByb21wdCwgZGlmZl9pbl9tZWFucyBhbmQgc2RjdiBhcmUgbWFkZSBmcm9tEj8KCmJhdGNoX3Jvd3MYCyABKA1CK7pIByoFGIAgKAGKtRgdChdSb3dzIGdlbmVyYXRlZCB0b2dldGhlchICMzIi+QEKClByb21wdFRleHQSVQoEdGV4dBgBIAEoCzIVLnFzY29wZS52MS5UZXh0U291cmNlQjCKtRgsCipEb2N1bWVudHMgd2hvc2UgYmVnaW5uaW5ncyBhcmUgdGhlIHByb21wdHMSNQoHcHJvbXB0cxgCIAEoDUIkukgIKgYYwIQ9KAGKtRgVCg9Qcm9tcHRzIHRvIHRha2USAjE2El0KBnRva2VucxgDIAEoDUJNukgIKgYYgIBAKAKKtRg+CjhUb2tlbnMgb2YgZWFjaCBwcm9tcHQ7IHNob3J0ZXIgZG9jdW1lbnRzIGFyZSBwYXNzZWQgb3ZlchICMjQqgwIKD1N0ZWVyaW5nQ29udHJvbBIgChxTVEVFUklOR19DT05UUk9MX1VOU1BFQ0lGSUVEEAASGQoVU1RFRVJJTkdfQ09OVFJPTF9aRVJPEAESHAoYU1RFRVJJTkdfQ09OVFJPTF9GTElQUEVEEAISGwoXU1RFRVJJTkdfQ09OVFJPTF9SQU5ET00QAxIcChhTVEVFUklOR19DT05UUk9MX0ZPUkVJR04QBBIbChdTVEVFUklOR19DT05UUk9MX1BST01QVBAFEiIKHlNURUVSSU5HX0NPTlRST0xfRElGRl9JTl9NRUFOUxAGEhkKFVNURUVSSU5HX0NPTlRST0xfU0RDVhAHYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_generation, file_qscope_v1_options, file_qscope_v1_steering, file_qscope_v1_text]);
+
+/**
+ * What the baselines prompt, diff_in_means and sdcv are made from.
+ *
+ * @generated from message qscope.v1.Baselines
+ */
+export type Baselines = Message<"qscope.v1.Baselines"> & {
+  /**
+   * Text that shows what is wanted.
+   *
+   * @generated from field: qscope.v1.TextSource positives = 1;
+   */
+  positives?: TextSource | undefined;
+
+  /**
+   * Text that does not.
+   *
+   * @generated from field: qscope.v1.TextSource negatives = 2;
+   */
+  negatives?: TextSource | undefined;
+
+  /**
+   * Tokens read of each.
+   *
+   * @generated from field: uint32 tokens = 3;
+   */
+  tokens: number;
+
+  /**
+   * Latents that sdcv keeps.
+   *
+   * @generated from field: uint32 latents = 4;
+   */
+  latents: number;
+
+  /**
+   * Text put before each prompt by the control "prompt".
+   *
+   * @generated from field: string prompt_prefix = 5;
+   */
+  promptPrefix: string;
+};
+
+/**
+ * Describes the message qscope.v1.Baselines.
+ * Use `create(BaselinesSchema)` to create a new message.
+ */
+export const BaselinesSchema: GenMessage<Baselines> = /*@__PURE__*/
+  messageDesc(file_qscope_v1_steer, 0);
 
 /**
  * What a change costs where nobody asked for it.
@@ -46,7 +95,7 @@ export type SideEffects = Message<"qscope.v1.SideEffects"> & {
  * Use `create(SideEffectsSchema)` to create a new message.
  */
 export const SideEffectsSchema: GenMessage<SideEffects> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_steer, 0);
+  messageDesc(file_qscope_v1_steer, 1);
 
 /**
  * Generates under a change of the residual stream, beside controls, over strengths.
@@ -125,6 +174,13 @@ export type Steer = Message<"qscope.v1.Steer"> & {
   sideEffects?: SideEffects | undefined;
 
   /**
+   * Sources of the controls prompt, diff_in_means and sdcv.
+   *
+   * @generated from field: qscope.v1.Baselines baselines = 12;
+   */
+  baselines?: Baselines | undefined;
+
+  /**
    * Rows of one batch.
    *
    * @generated from field: uint32 batch_rows = 11;
@@ -137,7 +193,7 @@ export type Steer = Message<"qscope.v1.Steer"> & {
  * Use `create(SteerSchema)` to create a new message.
  */
 export const SteerSchema: GenMessage<Steer> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_steer, 1);
+  messageDesc(file_qscope_v1_steer, 2);
 
 /**
  * Prompts cut from documents.
@@ -172,7 +228,7 @@ export type PromptText = Message<"qscope.v1.PromptText"> & {
  * Use `create(PromptTextSchema)` to create a new message.
  */
 export const PromptTextSchema: GenMessage<PromptText> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_steer, 2);
+  messageDesc(file_qscope_v1_steer, 3);
 
 /**
  * What steering is compared with. Without a control, a difference shows nothing.
@@ -214,6 +270,27 @@ export enum SteeringControl {
    * @generated from enum value: STEERING_CONTROL_FOREIGN = 4;
    */
   FOREIGN = 4,
+
+  /**
+   * Asking instead of steering: the prompt with baselines.prompt_prefix before it.
+   *
+   * @generated from enum value: STEERING_CONTROL_PROMPT = 5;
+   */
+  PROMPT = 5,
+
+  /**
+   * The difference of the mean residuals of baselines.positives and negatives, as long as the change it replaces (add only).
+   *
+   * @generated from enum value: STEERING_CONTROL_DIFF_IN_MEANS = 6;
+   */
+  DIFF_IN_MEANS = 6,
+
+  /**
+   * The same difference, of reconstructions from the latents that separate the two best (SDCV, arXiv 2505.15038; add only).
+   *
+   * @generated from enum value: STEERING_CONTROL_SDCV = 7;
+   */
+  SDCV = 7,
 }
 
 /**

@@ -1,0 +1,84 @@
+"""The file features.json: a FeatureSet in protobuf's JSON form, which later commands take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from qscope.errors import UserError
+from qscope.runs.files import replacing
+from qscope.v1.features_pb2 import FeatureEntry, FeatureSet
+
+NAME = "features.json"
+
+
+def save_features(features: FeatureSet, folder: Path) -> Path:
+    """Writes ``features.json`` into a folder, in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    text = json_format.MessageToJson(
+        features, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load_features(path: Path | str, *, field: str = "") -> FeatureSet:
+    """Reads a feature file, or the one of a run folder.
+
+    Args:
+        path: the file, a folder that holds it, or a run folder.
+        field: experiment field that named it, for errors.
+
+    Raises:
+        UserError: it is not there (FEATURES_NOT_FOUND), or is no whole feature file (FEATURES_DAMAGED).
+    """
+    given = Path(path).expanduser()
+    for place in (given, given / NAME, given / "artifacts" / NAME):
+        if place.is_file():
+            return _checked(place, field)
+    raise UserError(
+        f"{path}: there is no {NAME}.",
+        remedy="Name a run of `qscope features contrast`, `language` or `repetition`, or its features.json.",
+        reason="FEATURES_NOT_FOUND",
+        field=field,
+    )
+
+
+def _checked(place: Path, field: str) -> FeatureSet:
+    try:
+        features = json_format.Parse(place.read_bytes(), FeatureSet())
+    except (OSError, ValueError, RecursionError, json_format.ParseError) as error:
+        raise _damaged(place, _first_line(error), field) from error
+    if not features.kind or not features.model:
+        raise _damaged(place, "it names no kind or no model", field)
+    widths = {record.layer: record.d_sae for record in features.sae_records}
+    for index, entry in enumerate(features.entries):
+        width = widths.get(entry.layer)
+        if width is None or entry.feature >= width:
+            raise _damaged(place, f"entry {index} names feature {entry.layer}/{entry.feature}, which no SAE has", field)
+        if not all(map(math.isfinite, _numbers(entry))):
+            raise _damaged(place, f"entry {index} holds a number that is not finite", field)
+    return features
+
+
+def _numbers(entry: FeatureEntry) -> list[float]:
+    doubles = [field for field in entry.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_DOUBLE]
+    single = [getattr(entry, field.name) for field in doubles if not field.is_repeated]
+    return [*single, *entry.curve, *entry.class_means.values(), *entry.class_alphas.values()]
+
+
+def _damaged(place: Path, why: str, field: str) -> UserError:
+    return UserError(
+        f"{place}: not a whole feature file ({why}).",
+        remedy="Find the features again, or name another file.",
+        reason="FEATURES_DAMAGED",
+        field=field,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

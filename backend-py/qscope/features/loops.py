@@ -1,0 +1,127 @@
+"""Text that repeats itself: where its loops are, and documents whose tokens are classed by repetition.
+
+The first repetition is class 0, the last class R - 1 whatever the number of repetitions; those between are classes 1 to
+R - 2 in order, and beyond that none. A loop of fewer than R repetitions is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from qscope.features.documents import Document, special_ids
+from qscope.models import LoadedModel
+
+MAX_PERIOD = 512
+#: A periodic tail shorter than this is a table, a list or a row of dots more often than a loop.
+MIN_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A stretch of the smallest period that fits: ``repetitions`` whole ones from token ``start`` on."""
+
+    start: int
+    period: int
+    repetitions: int
+
+
+def find_loop(
+    ids_T: np.ndarray, repetitions: int, *, min_tokens: int = MIN_TOKENS, anywhere: bool = False
+) -> Loop | None:
+    """The loop a sequence ends in: the smallest period whose stretch has enough whole repetitions and tokens.
+
+    Args:
+        ids_T: token ids.
+        repetitions: whole repetitions at least.
+        min_tokens: tokens of the stretch at least.
+        anywhere: the loop need not reach the end of the sequence; the longest stretch of a period counts.
+    """
+    for period in range(1, min(MAX_PERIOD, len(ids_T) // repetitions) + 1):
+        equal = ids_T[period:] == ids_T[:-period]
+        # Between two breaks lies a run of tokens that equal those a period before.
+        breaks = np.concatenate([[-1], np.flatnonzero(~equal), [len(equal)]])
+        runs = np.diff(breaks) - 1
+        longest = int(runs.argmax()) if anywhere else len(runs) - 1
+        stretch = int(runs[longest]) + period
+        if stretch >= max(repetitions * period, min_tokens):
+            # Counted from its beginning: what is looked for is the true first time against the last.
+            return Loop(int(breaks[longest]) + 1, period, stretch // period)
+    return None
+
+
+def by_repetition(document: Document, loop: Loop, classes: int) -> Document:
+    """A document whose tokens inside the loop are classed by repetition; no other token counts."""
+    assert loop.repetitions >= classes, "the loop has too few repetitions"
+    number_T = (np.arange(len(document.ids_T)) - loop.start) // loop.period
+    group_T = np.where((number_T >= 0) & (number_T < classes - 1), number_T, -1)
+    group_T = np.where(number_T == loop.repetitions - 1, classes - 1, group_T)
+    return replace(document, group_T=np.where(document.group_T >= 0, group_T, -1).astype(np.int16))
+
+
+def made_loop(document: Document, prefix: int, period: int, repetitions: int) -> Document | None:
+    """The beginning of a document whose next ``period`` tokens are repeated; None when it is too short."""
+    if len(document.ids_T) < prefix + period:
+        return None
+    ids_T = np.concatenate([document.ids_T[:prefix], np.tile(document.ids_T[prefix : prefix + period], repetitions)])
+    counts_T = np.concatenate(
+        [document.group_T[:prefix], np.tile(document.group_T[prefix : prefix + period], repetitions)]
+    )
+    looped = replace(document, ids_T=ids_T, group_T=counts_T)
+    return by_repetition(looped, Loop(prefix, period, repetitions), repetitions)
+
+
+@torch.no_grad()
+def continued(
+    loaded: LoadedModel,
+    documents: Sequence[Document],
+    prefix: int,
+    new_tokens: int,
+    *,
+    batch_tokens: int,
+    on_progress: Callable[[int], None] = lambda done: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Document] | None:
+    """Documents made of the beginnings of others and the model's own greedy continuation.
+
+    Generated tokens count, unless the tokenizer marks them as special; a continuation ends before its first
+    end-of-text. Documents shorter than the prefix are left out.
+
+    Returns:
+        The documents; None when ``should_stop`` said so.
+    """
+    long_enough = [document for document in documents if len(document.ids_T) >= prefix]
+    special = np.array(sorted(special_ids(loaded.tokenizer)), dtype=np.int64)
+    rows = max(1, batch_tokens // (prefix + new_tokens))
+    made: list[Document] = []
+    for start in range(0, len(long_enough), rows):
+        if should_stop():
+            return None
+        part = long_enough[start : start + rows]
+        ids_BT = torch.from_numpy(np.stack([document.ids_T[:prefix] for document in part]).astype(np.int64))
+        written_BT = loaded.model.generate(
+            input_ids=ids_BT.to(loaded.device),
+            attention_mask=torch.ones_like(ids_BT).to(loaded.device),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # A penalty in the model's own generation config would keep the loops from forming.
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=loaded.tokenizer.pad_token_id or 0,
+        ).cpu()
+        for document, row_T in zip(part, written_BT.numpy(), strict=True):
+            is_special_T = np.isin(row_T, special)
+            after = np.flatnonzero(is_special_T[prefix:])
+            end = prefix + int(after[0]) if len(after) else len(row_T)
+            group_T = np.zeros(end, dtype=np.int16)
+            group_T[:prefix] = document.group_T[:prefix]
+            made.append(replace(document, ids_T=row_T[:end].astype(np.int32), group_T=group_T))
+        on_progress(len(made))
+    return made

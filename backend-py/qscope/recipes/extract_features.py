@@ -1,0 +1,69 @@
+"""``qscope features extract``: the codes of every token and layer, to disk."""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+
+from qscope.features.encoders import model_record, sae_record
+from qscope.features.extract import extract
+from qscope.recipes.feature_parts import open_documents, open_model, tokens_text
+from qscope.runs import RunContext
+from qscope.runs.versions import versions
+from qscope.v1.features_pb2 import ActivationFormat, ExtractFeatures
+
+AT = "extract_features"
+
+
+def run(context: RunContext) -> None:
+    """Extracts shard by shard; a resumed run goes on after the last whole shard, with the same bytes."""
+    task: ExtractFeatures = context.experiment.extract_features
+    opened = open_model(context, task, at=AT)
+    reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
+    loaded = opened.loaded
+    identity = {
+        "model": json_format.MessageToDict(model_record(loaded.facts), preserving_proto_field_name=True),
+        "saes": [
+            json_format.MessageToDict(sae_record(sae), preserving_proto_field_name=True) for sae in opened.saes.values()
+        ],
+        "text": reader.identity(),
+        "context": task.text.context,
+        "documents_wanted": task.documents,
+        "tokens_text": tokens_text(task),
+        "rendering": json_format.MessageToDict(task.rendering, preserving_proto_field_name=True),
+        "masks": json_format.MessageToDict(task.masks, preserving_proto_field_name=True),
+        "dtype": {"model": loaded.facts.dtype, "encoder": "float32", "value": "float32"},
+    }
+    facts = {
+        "sae": opened.place,
+        "tokenizer": type(loaded.tokenizer).__name__,
+        "attention": getattr(loaded.model.config, "_attn_implementation", ""),
+        "versions": versions(),
+    }
+    total = task.documents
+
+    def on_progress(done: int) -> None:
+        context.progress("extracting", done, max(total, done), "documents")
+
+    folder = context.artifacts / "activations"
+    manifest = extract(
+        loaded,
+        opened.saes,
+        reader,
+        folder,
+        identity=identity,
+        facts=facts,
+        documents=task.documents,
+        shard_documents=task.shard_documents,
+        layout=ActivationFormat.Name(task.format).removeprefix("ACTIVATION_FORMAT_").lower(),
+        batch_tokens=task.model_batch_tokens,
+        on_progress=on_progress,
+        should_stop=lambda: context.stop_requested,
+    )
+    if manifest is None:
+        context.stop(0)
+    per_token = manifest["codes"] / max(1, manifest["tokens_counted"] * len(opened.saes))
+    context.info(
+        f"{manifest['documents']:,} documents, {manifest['tokens_counted']:,} of {manifest['tokens']:,} tokens count,"
+        f" {manifest['codes']:,} codes ({per_token:.1f} a token and layer) in {len(manifest['shards'])} shards"
+    )
+    context.artifact(folder, kind="activations", description=f"{manifest['codes']:,} codes, {manifest['layout']}")

@@ -1,0 +1,157 @@
+"""What the recipes of ``qscope features`` do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf import json_format
+
+from qscope import __version__
+from qscope.data import open_text
+from qscope.features.contrast import Found
+from qscope.features.documents import DocumentReader
+from qscope.features.encoders import load_encoders, model_record, sae_record
+from qscope.features.files import save_features
+from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
+from qscope.recipes.shared import place_of_saes
+from qscope.runs import RunContext
+from qscope.runs.files import write_json
+from qscope.sae.topk import TopKSae
+from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, Rendering, TokenMasks
+from qscope.v1.text_pb2 import TextSource
+
+
+class FeatureTask(Protocol):
+    """The fields every task of ``qscope features`` has."""
+
+    sae: str
+    layers: Sequence[int]
+    rendering: Rendering
+    masks: TokenMasks
+    model_batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The model and its SAEs, ready to read.
+
+    Attributes:
+        loaded: the model.
+        saes: encoders by layer.
+        place: where they came from.
+    """
+
+    loaded: LoadedModel
+    saes: dict[int, TopKSae]
+    place: str
+
+
+def open_model(context: RunContext, task: FeatureTask, *, at: str) -> Opened:
+    """Loads model and encoders, refuses a pair that does not belong together, and checks the hooks."""
+    experiment = context.experiment
+    device = choose_device(experiment.compute.device)
+    loaded = load_model(experiment.model, experiment.model_options, device)
+    select_layers(task.layers, loaded.facts.n_layers, at=f"{at}.layers")
+    place = place_of_saes(task.sae, context.folder.parent, at=f"{at}.sae")
+    saes = load_encoders(
+        place,
+        task.layers,
+        loaded.facts,
+        device=device,
+        offline=experiment.model_options.offline,
+        field=f"{at}.sae",
+    )
+    context.info(f"SAEs of {place}, layers {', '.join(map(str, saes))}")
+    check_hooks(loaded)
+    return Opened(loaded, saes, str(place))
+
+
+def open_documents(
+    context: RunContext, task: FeatureTask, source: TextSource, loaded: LoadedModel, *, at: str, name: str, **label: str
+) -> DocumentReader:
+    """The documents of one text source; ``name`` is its field in the task ``at``."""
+    place = f"{at}.{name}"
+    return DocumentReader(
+        open_text(source, at=place, seed=context.seed_for(name), **label),
+        loaded.tokenizer,
+        context=source.context,
+        rendering=task.rendering,
+        masks=task.masks,
+        at=place,
+        rendering_at=f"{at}.rendering",
+    )
+
+
+def tokens_text(task: FeatureTask) -> str:
+    """Which tokens count, in words, as results record it."""
+    masks, rendering = task.masks, task.rendering
+    left_out = ["padding"]
+    left_out += ["first tokens"] if masks.skip_first_token else []
+    left_out += ["special tokens"] if masks.skip_special_tokens else []
+    left_out += ["template tokens"] if masks.skip_special_tokens and rendering.chat else []
+    left_out += ["thinking"] if masks.skip_thinking else []
+    template = f"chat template, thinking {'on' if rendering.thinking else 'off'}" if rendering.chat else "no template"
+    return f"without {', '.join(left_out)}; {template}"
+
+
+def write_features(
+    context: RunContext,
+    task: FeatureTask,
+    opened: Opened,
+    entries: Sequence[FeatureEntry],
+    *,
+    kind: str,
+    score: str,
+    report: dict[str, Any],
+) -> None:
+    """Writes ``features.json`` and the report of how it came about, and announces both."""
+    features = FeatureSet(
+        kind=kind,
+        model=opened.loaded.facts.name,
+        sae=opened.place,
+        entries=entries,
+        model_record=model_record(opened.loaded.facts),
+        sae_records=[sae_record(sae) for sae in opened.saes.values()],
+        score=score,
+        tokens=tokens_text(task),
+        qscope_version=__version__,
+    )
+    path = save_features(features, context.artifacts)
+    context.artifact(path, kind="features", description=f"{len(entries)} features of {len(opened.saes)} layers")
+    settings = json_format.MessageToDict(task, preserving_proto_field_name=True)
+    path = context.artifacts / f"{kind}.json"
+    write_json(path, {"kind": kind, "settings": settings, **report})
+    context.artifact(path, kind="report", description="what was read and what was left out")
+
+
+def report_layers(context: RunContext, found: Found, entries: Sequence[FeatureEntry]) -> None:
+    """The best of ``entries`` of every layer, as metrics."""
+    best: dict[int, FeatureEntry] = {}
+    for entry in entries:
+        if entry.layer not in best or entry.score > best[entry.layer].score:
+            best[entry.layer] = entry
+    rows = {
+        layer: {
+            "feature": float(entry.feature),
+            "score": entry.score,
+            "held_out_score": entry.held_out_score,
+            "mean_positive": entry.mean_positive,
+            "mean_negative": entry.mean_negative,
+            "rate_positive": entry.rate_positive,
+            "rate_negative": entry.rate_negative,
+            "held_out_auc": entry.held_out_auc,
+            "auc_low": entry.auc_low,
+            "auc_high": entry.auc_high,
+        }
+        for layer, entry in best.items()
+    }
+    for layer, ambient in found.ambient.items():
+        rows.setdefault(layer, {})["ambient"] = float(len(ambient))
+    context.metrics(0, rows)
+
+
+def watch(context: RunContext, phase: str, total: int) -> tuple[Callable[[int], None], Callable[[], bool]]:
+    """``on_progress`` and ``should_stop`` for a library call over ``total`` documents."""
+    return (lambda done: context.progress(phase, done, total, "documents")), (lambda: context.stop_requested)

@@ -1,0 +1,267 @@
+"""What a task of ``qscope features`` would read, hold and write; part of :mod:`qscope.recipes.plan`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qscope.features.encoders import sae_layers
+from qscope.features.shards import Extract
+from qscope.models import ModelShape, select_layers
+from qscope.recipes.plan_words import ranges, text_fact
+from qscope.recipes.shared import place_of_saes
+from qscope.recipes.top_features import EXTRACT, run_or_path, wanted_features
+from qscope.sae import formats
+from qscope.sae.formats.releases import find_release
+from qscope.v1 import experiment_pb2, run_pb2
+from qscope.v1.features_pb2 import CONTRAST_UNIT_TOKEN, LOOP_ORIGIN_GENERATED, LOOP_ORIGIN_GIVEN
+
+FEATURE_TASKS = (
+    "extract_features",
+    "contrast_features",
+    "top_features",
+    "language_features",
+    "repetition_features",
+)
+_FLOAT32, _FLOAT64 = 4, 8
+#: Bytes of one extracted code in memory (int64 row, three int32, float32), and again while it is ordered.
+_CODE_BYTES = 24
+#: Residual-sized tensors alive in one block of the model.
+_BLOCK_TENSORS = 24
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A plan without the facts every task shares, and the multiply-adds (times two) it takes."""
+
+    planned: run_pb2.Plan
+    products: float
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """SAEs in use: layers, features of each, k; estimated from the size of the files, without reading them."""
+
+    layers: list[int]
+    d_sae: int
+    k: int
+
+
+def plan_features(
+    experiment: experiment_pb2.Experiment, shape: ModelShape, device: torch.device, runs: Path
+) -> Estimate:
+    """Plans one of :data:`FEATURE_TASKS`."""
+    name = experiment.WhichOneof("task")
+    task = getattr(experiment, name)
+    if name == "top_features" and task.activations:
+        return _plan_shards(task, runs)
+    if name == "top_features":
+        scope = _scope(task, sorted(wanted_features(task, runs)), shape, runs, name)
+    else:
+        select_layers(task.layers, shape.n_layers, at=f"{name}.layers")
+        scope = _scope(task, list(task.layers), shape, runs, name)
+    reads = _READS[name](task)
+    sources = ("positives", "negatives") if name == "contrast_features" else ("text",)
+    texts = [(field, getattr(task, field)) for field in sources]
+    context = max(source.context for _, source in texts)
+    tokens = reads.documents * (reads.tokens_each or context)
+    batch = max(task.model_batch_tokens, context)
+    encoders = len(scope.layers) * scope.d_sae * (shape.d_model + 1) * _FLOAT32
+    items = [
+        ("language model", shape.weight_bytes),
+        (
+            "language model, one pass",
+            batch * shape.d_model * (_BLOCK_TENSORS + len(scope.layers)) * shape.bytes_per_parameter,
+        ),
+        (f"encoders, float32 ({len(scope.layers)} layers)", encoders),
+        ("scores of a pass", min(batch * scope.d_sae, (1 << 24) + scope.d_sae) * 2 * _FLOAT32),
+        *((what, size(scope)) for what, size in reads.holds),
+        ("token ids of the documents", 0 if name == "extract_features" else tokens * 6),
+    ]
+    facts = [
+        ("layers", f"{ranges(scope.layers)} of {shape.n_layers} ({len(scope.layers)}, counted from 0)"),
+        ("SAE", f"about {scope.d_sae:,} features, k {scope.k or 'unknown'} (from the files' sizes and names)"),
+        *((field, text_fact(source, at=f"{name}.{field}")) for field, source in texts),
+        ("reads", reads.what),
+        ("tokens", f"{tokens:,} at most" if reads.documents else "as many as the text has"),
+        *reads.facts,
+    ]
+    planned = run_pb2.Plan(
+        facts=[run_pb2.PlanFact(name=fact, value=value) for fact, value in facts],
+        memory=[run_pb2.MemoryItem(name=what, bytes=int(size)) for what, size in items if size],
+        disk_bytes=int(tokens * len(scope.layers) * (scope.k or scope.d_sae) * _CODE_BYTES)
+        if name == "extract_features"
+        else 64 << 20,
+    )
+    if not task.masks.skip_first_token:
+        planned.warnings.append("First tokens count: on Qwen they are attention sinks and can rule every mean.")
+    if not reads.documents:
+        planned.warnings.append("The whole text is read: time and disk are not known beforehand.")
+    share_of_model = (max(scope.layers) + 1) / shape.n_layers
+    model = 2 * shape.active_block_parameters * share_of_model
+    sae = 2 * shape.d_model * scope.d_sae * len(scope.layers)
+    return Estimate(planned, tokens * (model * reads.passes + sae))
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """What a task reads: documents (0: unknown), passes of the model over each, and what it holds meanwhile."""
+
+    documents: int
+    what: str
+    passes: float = 1.0
+    tokens_each: int = 0
+    holds: tuple[tuple[str, Callable[[_Scope], int]], ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+def _sums(groups: int, per_document: bool) -> Callable[[_Scope], int]:
+    each = 2 * _FLOAT64 * (2.5 if per_document else 1)
+    return lambda scope: int(len(scope.layers) * scope.d_sae * (groups * each + _FLOAT32))
+
+
+def _checks(documents: float, groups: int, chosen: int) -> Callable[[_Scope], int]:
+    return lambda scope: int(len(scope.layers) * documents * groups * chosen * 3 * _FLOAT64)
+
+
+def _contrast(task) -> _Reads:
+    return _Reads(
+        documents=2 * task.documents,
+        what=f"{task.documents:,} documents on each side at most, {task.held_out_share:.0%} of them held out",
+        holds=(
+            ("sums by side and feature", _sums(2, task.unit != CONTRAST_UNIT_TOKEN)),
+            ("held-out scores", _checks(2 * task.documents * task.held_out_share, 2, task.top)),
+        ),
+        facts=(("finds", f"{task.top} features per layer"),),
+    )
+
+
+def _language(task) -> _Reads:
+    # How many languages a text has is not known before it is read.
+    languages = len(task.languages) or 10
+    guess = "" if task.languages else " (memory and time are for 10 languages)"
+    return _Reads(
+        documents=languages * task.documents,
+        what=f"{task.documents:,} documents per language at most, {task.held_out_share:.0%} of them held out{guess}",
+        passes=2,
+        holds=(
+            ("sums by language and feature", _sums(languages, False)),
+            (
+                "held-out scores",
+                _checks(languages * task.documents * task.held_out_share, languages, task.top * languages),
+            ),
+        ),
+        facts=(("finds", f"{task.top} features per layer and language"),),
+    )
+
+
+def _repetition(task) -> _Reads:
+    generated = task.loops == LOOP_ORIGIN_GENERATED
+    made = task.prefix_tokens + task.period_tokens * task.repetitions
+    each = (
+        task.prefix_tokens + task.new_tokens
+        if generated
+        else task.text.context
+        if task.loops == LOOP_ORIGIN_GIVEN
+        else made
+    )
+    return _Reads(
+        documents=task.documents,
+        what=f"{task.documents:,} documents at most, {task.held_out_share:.0%} of them held out",
+        # Written token by token, the model is bound by reading its weights; ten times is a guess, not a measurement.
+        passes=11 if generated else 1,
+        tokens_each=each,
+        holds=(
+            ("sums by repetition and feature", _sums(task.repetitions, False)),
+            ("held-out scores", _checks(task.documents * task.held_out_share, task.repetitions, task.top)),
+        ),
+        facts=(("finds", f"{task.top} features per layer"),),
+    )
+
+
+def _extract(task) -> _Reads:
+    return _Reads(
+        documents=task.documents,
+        what=f"{task.documents:,} documents at most" if task.documents else "the whole text",
+        holds=(
+            (
+                f"codes of one shard ({task.shard_documents:,} documents)",
+                lambda scope: (
+                    task.shard_documents
+                    * task.text.context
+                    * len(scope.layers)
+                    * (scope.k or scope.d_sae)
+                    * 2
+                    * _CODE_BYTES
+                ),
+            ),
+        ),
+        facts=(("writes", f"shards of {task.shard_documents:,} documents"),),
+    )
+
+
+def _top(task) -> _Reads:
+    features = len(task.features)
+    return _Reads(
+        documents=task.documents,
+        what=f"{task.documents:,} documents at most" if task.documents else "the whole text",
+        facts=(("finds", f"{task.contexts} contexts a feature"),)
+        + ((("features", f"{features:,} named"),) if features else ()),
+    )
+
+
+_READS = {
+    "extract_features": _extract,
+    "contrast_features": _contrast,
+    "top_features": _top,
+    "language_features": _language,
+    "repetition_features": _repetition,
+}
+
+
+def _plan_shards(task, runs: Path) -> Estimate:
+    manifest = Extract(run_or_path(task.activations, runs, EXTRACT), field="top_features.activations").manifest
+    largest = max((shard["codes"] for shard in manifest["shards"]), default=0)
+    return Estimate(
+        run_pb2.Plan(
+            facts=[
+                run_pb2.PlanFact(name="activations", value=f"{task.activations} ({manifest['codes']:,} codes)"),
+                run_pb2.PlanFact(name="reads", value=f"{manifest['documents']:,} documents; the model does not run"),
+            ],
+            memory=[run_pb2.MemoryItem(name="one shard", bytes=largest * _CODE_BYTES)],
+            disk_bytes=64 << 20,
+        ),
+        0.0,
+    )
+
+
+def _scope(task, layers: list[int], shape: ModelShape, runs: Path, name: str) -> _Scope:
+    place = place_of_saes(task.sae, runs, at=f"{name}.sae")
+    wanted = sorted(layers) or sae_layers(place)
+    if isinstance(place, str):
+        release = find_release(place)
+        return _Scope(wanted, release.d_sae, release.k)
+    found = formats.detect(place)
+    some = next(iter(found.places.values()))
+    weights = [some] if some.is_file() else [*some.glob("*.safetensors")]
+    # Two float32 matrices and two biases.
+    values = sum(path.stat().st_size for path in weights) // _FLOAT32
+    d_sae = round((values - shape.d_model) / (2 * shape.d_model + 1))
+    return _Scope(wanted, d_sae, _k_of(some))
+
+
+def _k_of(place: Path) -> int:
+    """k from the document beside the weights; 0 when it does not say."""
+    documents = [place.with_suffix("").with_suffix(".sae.json")] if place.is_file() else [*place.glob("*.json")]
+    for path in documents:
+        try:
+            k = json.loads(path.read_text(encoding="utf-8")).get("k", 0)
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(k, int) and k > 0:
+            return k
+    return 0

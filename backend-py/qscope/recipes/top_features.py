@@ -1,0 +1,189 @@
+"""``qscope features top``: where given features fire most, with their surroundings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from qscope import __version__
+from qscope.errors import UserError
+from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text
+from qscope.features.encoders import model_record, sae_record
+from qscope.features.files import NAME, load_features
+from qscope.features.shards import MANIFEST, Extract
+from qscope.models import load_model
+from qscope.recipes.feature_parts import open_documents, open_model, tokens_text, watch
+from qscope.runs import RunContext, find_run, run_folders
+from qscope.runs.files import replacing
+from qscope.v1.features_pb2 import ContextSet, FeatureContexts, ModelRecord, SaeRecord, TopFeatures
+
+AT = "top_features"
+#: Documents read at a time; their tokens lie in memory.
+_AT_ONCE = 2048
+#: What a run of ``features extract`` holds when it is done.
+EXTRACT = f"activations/{MANIFEST}"
+
+
+def run(context: RunContext) -> None:
+    """Looks through text or extracted activations, and writes ``contexts.json``."""
+    task: TopFeatures = context.experiment.top_features
+    wanted = wanted_features(task, context.folder.parent)
+    found = _of_extract(context, task, wanted) if task.activations else _of_text(context, task, wanted)
+    labels = {(layer, feature): label for layer, features in wanted.items() for feature, label in features.items()}
+    for entry in found.features:
+        entry.label = labels[entry.layer, entry.feature]
+    _report(context, found)
+    path = context.artifacts / "contexts.json"
+    text = json_format.MessageToJson(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    count = sum(len(entry.contexts) for entry in found.features)
+    context.artifact(path, kind="contexts", description=f"{count} contexts of {len(found.features)} features")
+
+
+def wanted_features(task: TopFeatures, runs: Path) -> dict[int, dict[int, str]]:
+    """Label by feature and layer, those of the feature set first."""
+    wanted: dict[int, dict[int, str]] = {}
+    if task.feature_set:
+        for entry in load_features(run_or_path(task.feature_set, runs, NAME), field=f"{AT}.feature_set").entries:
+            wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
+    for text in task.features:
+        layer, _, feature = text.partition("/")
+        wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
+    return dict(sorted(wanted.items()))
+
+
+def run_or_path(name: str, runs: Path, holds: str) -> Path:
+    """A path as it is; what is none is a run's id, its beginning, or ``latest`` for the newest that ``holds`` it."""
+    path = Path(name).expanduser()
+    if path.exists() or "/" in name:
+        return path
+    if name == "latest":
+        for folder in run_folders(runs):
+            if (folder.artifacts / holds).exists():
+                return folder.path
+    return find_run(runs, name).path
+
+
+def _of_text(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:
+    layered = _Layered(task, list(wanted))
+    opened = open_model(context, layered, at=AT)
+    widths = {layer: sae.d_sae for layer, sae in opened.saes.items()}
+    tops = _accumulators(task, wanted, widths)
+    reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
+    limit, first = task.documents or (1 << 62), True
+    while reader.read < limit:
+        count = min(_AT_ONCE, limit - reader.read)
+        documents = reader.require(count) if first else reader.take(count)
+        first = False
+        if not documents:
+            break
+        before = reader.read - len(documents)
+        on_progress, should_stop = watch(context, "reading", task.documents or reader.read)
+        if not contexts_of_text(
+            opened.loaded,
+            opened.saes,
+            documents,
+            tops,
+            batch_tokens=task.model_batch_tokens,
+            on_progress=lambda done, before=before, tell=on_progress: tell(before + done),
+            should_stop=should_stop,
+        ):
+            context.stop(0)
+    return ContextSet(
+        model=opened.loaded.facts.name,
+        sae=opened.place,
+        features=_results(tops, wanted, opened.loaded.tokenizer),
+        model_record=model_record(opened.loaded.facts),
+        sae_records=[sae_record(sae) for sae in opened.saes.values()],
+        tokens=tokens_text(task),
+        qscope_version=__version__,
+    )
+
+
+def _of_extract(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:
+    extracted = Extract(run_or_path(task.activations, context.folder.parent, EXTRACT), field=f"{AT}.activations")
+    manifest = extracted.manifest
+    # The model's tokenizer alone would do; the model tells whether it is the one of the extract.
+    loaded = load_model(context.experiment.model, context.experiment.model_options)
+    record = json_format.ParseDict(manifest["model"], ModelRecord(), ignore_unknown_fields=True)
+    if record.fingerprint != loaded.facts.fingerprint:
+        raise UserError(
+            f"The activations come from {record.name}; the experiment names {loaded.facts.name}, whose weights differ.",
+            remedy="Name the model, and its precision, that the activations were extracted with.",
+            reason="EXTRACT_OF_ANOTHER_MODEL",
+            field="model",
+        )
+    saes = [json_format.ParseDict(sae, SaeRecord(), ignore_unknown_fields=True) for sae in manifest["saes"]]
+    widths = {sae.layer: sae.d_sae for sae in saes}
+    tops = _accumulators(task, wanted, widths)
+    on_progress, should_stop = watch(context, "reading", manifest["documents"])
+    done = 0
+    for shard in extracted.shards():
+        if should_stop():
+            context.stop(0)
+        contexts_of_shard(shard, tops, widths)
+        done += len(shard.number_R)
+        on_progress(done)
+    return ContextSet(
+        model=record.name,
+        sae=manifest["sae"],
+        features=_results(tops, wanted, loaded.tokenizer),
+        model_record=record,
+        sae_records=saes,
+        tokens=manifest["tokens_text"],
+        qscope_version=__version__,
+    )
+
+
+class _Layered:
+    """The task with the layers of its features, which is what decides the SAEs to load."""
+
+    def __init__(self, task: TopFeatures, layers: list[int]) -> None:
+        self.layers, self.sae = layers, task.sae
+        self.rendering, self.masks, self.model_batch_tokens = task.rendering, task.masks, task.model_batch_tokens
+
+
+def _accumulators(
+    task: TopFeatures, wanted: dict[int, dict[int, str]], widths: dict[int, int]
+) -> dict[int, TopContexts]:
+    for layer, features in wanted.items():
+        if layer not in widths:
+            raise UserError(
+                f"There is no SAE of layer {layer}.",
+                remedy=f"Layers are {', '.join(map(str, widths))}.",
+                reason="SAE_LAYER_MISSING",
+                field=f"{AT}.features",
+            )
+        for feature in features:
+            if feature >= widths[layer]:
+                raise UserError(
+                    f"There is no feature {layer}/{feature}: the SAE of layer {layer} has {widths[layer]:,} features.",
+                    remedy=f"Features are numbered from 0 to {widths[layer] - 1}.",
+                    reason="FEATURE_OUT_OF_RANGE",
+                    field=f"{AT}.features",
+                )
+    return {
+        layer: TopContexts(list(features), task.contexts, task.before, task.after) for layer, features in wanted.items()
+    }
+
+
+def _results(tops: dict[int, TopContexts], wanted: dict[int, dict[int, str]], tokenizer) -> list[FeatureContexts]:
+    return [entry for layer in wanted for entry in tops[layer].results(layer, tokenizer)]
+
+
+def _report(context: RunContext, found: ContextSet) -> None:
+    """The best contexts as lines, the silent features as a warning."""
+    for entry in found.features:
+        if not entry.contexts:
+            context.warning(f"{entry.layer}/{entry.feature} fires nowhere in {entry.tokens:,} tokens.")
+            continue
+        best = entry.contexts[0]
+        tokens = list(best.tokens)
+        tokens[best.peak] = f"[{tokens[best.peak]}]"
+        # A terminal's line: what is around the peak, without line breaks.
+        line = " ".join("".join(tokens[max(0, best.peak - 10) : best.peak + 4]).split())
+        label = f" {entry.label}" if entry.label else ""
+        fires = f"{100 * entry.rate:.1f}%"
+        context.info(f"{entry.layer}/{entry.feature}{label}: fires on {fires}, max {entry.max_activation:.3g}: {line}")

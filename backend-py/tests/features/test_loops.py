@@ -1,0 +1,97 @@
+"""Loops: where they are, and which repetition each token belongs to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qscope.features.documents import Document
+from qscope.features.loops import Loop, by_repetition, continued, find_loop, made_loop
+
+
+def document(ids, counts=None) -> Document:
+    ids_T = np.array(ids, dtype=np.int32)
+    group_T = np.zeros(len(ids_T), dtype=np.int16) if counts is None else np.array(counts, dtype=np.int16)
+    return Document(0, ids_T, group_T, "", bytes(16))
+
+
+def by_definition(ids: list[int], repetitions: int, min_tokens: int) -> Loop | None:
+    """The smallest period p for which a tail repeats, checked token by token."""
+    for period in range(1, len(ids) // repetitions + 1):
+        start = len(ids) - period
+        while start > 0 and ids[start - 1] == ids[start - 1 + period]:
+            start -= 1
+        tail = len(ids) - start
+        if tail >= max(min_tokens, repetitions * period):
+            return Loop(start, period, tail // period)
+    return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    prefix=st.lists(st.integers(0, 2), max_size=12),
+    span=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    repetitions=st.integers(1, 9),
+    rest=st.integers(0, 6),
+)
+def test_finds_the_smallest_period_as_the_definition_does(prefix, span, repetitions, rest) -> None:
+    ids = [*prefix, *span * repetitions, *(span * 7)[:rest]]
+    found = find_loop(np.array(ids), 3, min_tokens=8)
+    assert found == by_definition(ids, 3, 8)
+    if repetitions >= 8:
+        assert found is not None
+
+
+def test_a_loop_anywhere_is_found_at_its_longest() -> None:
+    ids = np.array([5, *[1, 2, 3] * 4, 9, 9, 9, *[4, 6] * 7, 8])
+    assert find_loop(ids, 4, min_tokens=8) is None, "it does not reach the end"
+    assert find_loop(ids, 4, min_tokens=8, anywhere=True) == Loop(16, 2, 7)
+    assert find_loop(ids[:-1], 4, min_tokens=8) == Loop(16, 2, 7)
+    assert find_loop(ids[:15], 4, min_tokens=8, anywhere=True) == Loop(1, 3, 4)
+
+
+def test_no_loop_and_short_loops_are_none() -> None:
+    noise = np.random.default_rng(0)
+    assert find_loop(noise.integers(0, 1000, 300), 4) is None
+    assert find_loop(np.array([1, 2, 3] * 10), 4) is None, "30 tokens may be a table"
+    assert find_loop(np.array([9, *[1, 2, 3] * 30]), 4) == Loop(1, 3, 30)
+    assert find_loop(np.array([1]), 4) is None
+
+
+def test_tokens_are_classed_by_repetition() -> None:
+    one = document([7, 7, *[1, 2] * 6, 1], counts=[0, 0, 0, -1, *[0] * 11])
+    classed = by_repetition(one, Loop(2, 2, 6), 4)
+    assert classed.group_T.tolist() == [-1, -1, 0, -1, 1, 1, 2, 2, -1, -1, -1, -1, 3, 3, -1]
+
+
+def test_a_loop_is_made_of_a_span() -> None:
+    made = made_loop(document(range(10), counts=[-1, *[0] * 9]), prefix=3, period=2, repetitions=4)
+    assert made.ids_T.tolist() == [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4]
+    assert made.group_T.tolist() == [-1, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert made_loop(document(range(4)), prefix=3, period=2, repetitions=4) is None
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_greedy_continuations_are_the_models_own(tiny_model, documents, rows) -> None:
+    """Against the argmax of the logits, one token after the other."""
+    import torch
+
+    from qscope.models import logits_of
+
+    loaded = tiny_model("qwen3")
+    given = [one for one in documents(12, seed=1) if len(one.ids_T) >= 6][:3]
+    prefix, new = 6, 9
+    made = continued(loaded, [*given, document([5, 6])], prefix, new, batch_tokens=rows * (prefix + new))
+    assert len(made) == len(given) == 3
+    for before, after in zip(given, made, strict=True):
+        ids = before.ids_T[:prefix].tolist()
+        while len(ids) < prefix + new:
+            following = int(logits_of(loaded, torch.tensor([ids]))[0, -1].argmax())
+            if following in (0, 1, 2):
+                break
+            ids.append(following)
+        assert after.ids_T.tolist() == ids
+        assert after.group_T[:prefix].tolist() == before.group_T[:prefix].tolist()
+        assert (after.group_T[prefix:] == 0).all()

@@ -1,0 +1,315 @@
+"""``qscope features`` from experiment to artifacts, on the embedded model and SAEs of random directions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from google.protobuf import json_format
+
+from qscope.errors import UserError
+from qscope.features.files import load_features
+from qscope.models import capture_residuals, load_model
+from qscope.recipes import RECIPES
+from qscope.recipes.plan import plan
+from qscope.runs import Journal, RunContext, RunFolder, tail, violations
+from qscope.sae import formats
+from qscope.sae.topk import TopKSae
+from qscope.v1.experiment_pb2 import Experiment
+from qscope.v1.features_pb2 import ContextSet
+from qscope.v1.model_pb2 import ModelOptions
+
+D, F, K, LAYERS = 128, 256, 8, [1, 4]
+TEXT = {"source": "embedded-heldout", "field": "text", "split": "train", "context": 48}
+MASKS = {"skip_first_token": True, "skip_special_tokens": True}
+COMMON = {"masks": MASKS, "model_batch_tokens": 2048}
+TASKS: dict[str, dict[str, Any]] = {
+    "extract_features": {
+        "text": TEXT,
+        "documents": 30,
+        "shard_documents": 16,
+        "format": "ACTIVATION_FORMAT_PARQUET",
+    },
+    "contrast_features": {
+        "positives": {**TEXT, "where": "language=de"},
+        "negatives": {**TEXT, "where": "language!=de"},
+        "documents": 60,
+        "held_out_share": 0.5,
+        "score": "CONTRAST_SCORE_MEAN_DIFFERENCE",
+        "unit": "CONTRAST_UNIT_TOKEN",
+        "top": 3,
+        "ambient_share": 0.5,
+        "label": "German",
+    },
+    "top_features": {
+        "text": TEXT,
+        "documents": 30,
+        "features": ["4/7", "1/3"],
+        "contexts": 4,
+        "before": 6,
+        "after": 2,
+    },
+    "language_features": {
+        "text": TEXT,
+        "language_field": "language",
+        "languages": ["de", "zh", "ru"],
+        "documents": 24,
+        "held_out_share": 0.5,
+        "top": 2,
+        "ambient_share": 0.5,
+    },
+    "repetition_features": {
+        "text": TEXT,
+        "loops": "LOOP_ORIGIN_MADE",
+        "documents": 24,
+        "prefix_tokens": 8,
+        "new_tokens": 80,
+        "period_tokens": 5,
+        "repetitions": 4,
+        "held_out_share": 0.5,
+        "top": 3,
+        "ambient_share": 1.0,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def sae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SAEs whose features are differences of residuals of real text: random, but not all alike."""
+    loaded = load_model("embedded", ModelOptions())
+    ids_BT = torch.randint(0, 8000, (8, 32), generator=torch.Generator().manual_seed(0))
+    captured = capture_residuals(loaded, LAYERS, ids_BT)
+    saes = {}
+    for layer in LAYERS:
+        x_ND = captured[layer][:, 1:].reshape(-1, D)[:F].float()
+        x_FD = x_ND[torch.arange(F) % len(x_ND)] - x_ND.mean(0)
+        W_FD = x_FD / x_FD.norm(dim=1, keepdim=True)
+        saes[layer] = TopKSae(W_FD, -(W_FD @ x_ND.mean(0)), W_FD.clone(), torch.zeros(D), k=K, layer=layer)
+    folder = tmp_path_factory.mktemp("saes") / "sae"
+    formats.save(saes, folder, ["native", "qwen_scope"], {})
+    return folder
+
+
+@pytest.fixture
+def experiment(sae_folder) -> Callable[..., Experiment]:
+    """``experiment(task, **changes)``: a whole experiment with that task."""
+
+    def make(task: str, **changes: Any) -> Experiment:
+        fields = {"sae": str(sae_folder), **COMMON, **TASKS[task], **changes}
+        whole = {"name": "x", "model": "embedded", "model_options": {"precision": "PRECISION_FLOAT32"}, task: fields}
+        made = json_format.ParseDict({**whole, "compute": {"device": "DEVICE_CPU", "threads": 1}}, Experiment())
+        assert violations(made) == []
+        return made
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path) -> Callable[[Experiment], RunFolder]:
+    """Runs an experiment's recipe in this process."""
+    count = 0
+
+    def go(given: Experiment) -> RunFolder:
+        nonlocal count
+        count += 1
+        folder = RunFolder.create(tmp_path / "runs", given, f"request-{count}")
+        module, _, function = RECIPES[given.WhichOneof("task")].partition(":")
+        recipe = getattr(__import__(module, fromlist=[function]), function)
+        with Journal(folder.events) as journal:
+            context = RunContext(folder, journal)
+            recipe(context)
+            context.close()
+        return folder
+
+    return go
+
+
+def layer_metrics(folder: RunFolder) -> dict[int, dict[str, float]]:
+    return {
+        entry.layer: dict(entry.values)
+        for event in tail(folder.events)
+        if event.HasField("metrics")
+        for entry in event.metrics.entries
+    }
+
+
+def artifacts(folder: RunFolder) -> dict[str, str]:
+    return {event.artifact.path: event.artifact.kind for event in tail(folder.events) if event.HasField("artifact")}
+
+
+def test_contrast_finds_german_and_says_what_it_read(experiment, run) -> None:
+    folder = run(experiment("contrast_features"))
+    assert artifacts(folder) == {"artifacts/features.json": "features", "artifacts/contrast.json": "report"}
+    found = load_features(folder.path)
+    assert (found.kind, found.model, found.score) == ("contrast", "embedded", "mean_difference per token")
+    assert found.tokens == "without padding, first tokens, special tokens; no template"
+    assert [(record.layer, record.d_sae, record.k) for record in found.sae_records] == [(1, F, K), (4, F, K)]
+    assert [entry.layer for entry in found.entries] == [1, 1, 1, 4, 4, 4]
+    assert {entry.label for entry in found.entries} == {"German"}
+    assert {(entry.n_positive, entry.n_negative) for entry in found.entries} == {(30, 30)}
+    best = max(found.entries, key=lambda entry: entry.held_out_auc)
+    assert best.held_out_auc > 0.8
+    assert best.auc_low > 0.5
+    assert best.mean_positive > best.mean_negative
+    report = json.loads((folder.artifacts / "contrast.json").read_text())
+    assert report["sides"]["positives"]["documents_ranking"] == 30
+    assert report["sides"]["negatives"]["source"]["where"] == "language!=de"
+    rows = layer_metrics(folder)
+    assert set(rows) == {1, 4}
+    assert rows[1]["feature"] == found.entries[0].feature
+    again = run(experiment("contrast_features"))
+    assert load_features(again.path) == found
+
+
+def test_a_chat_template_is_used_and_recorded(experiment, run) -> None:
+    folder = run(experiment("contrast_features", rendering={"chat": True, "thinking": False}))
+    found = load_features(folder.path)
+    assert found.tokens.endswith("template tokens; chat template, thinking off")
+    assert found.entries != load_features(run(experiment("contrast_features")).path).entries
+
+
+def test_what_stands_on_both_sides_is_told(experiment, run) -> None:
+    with pytest.raises(UserError) as caught:
+        run(experiment("contrast_features", negatives=TASKS["contrast_features"]["positives"]))
+    assert (caught.value.reason, caught.value.field) == ("SIDES_ALIKE", "contrast_features.negatives.source")
+    overlapping = run(experiment("contrast_features", negatives=TEXT))
+    logs = [event.log.text for event in tail(overlapping.events) if event.HasField("log")]
+    assert any("stand on both sides" in text for text in logs)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "reason", "field"),
+    [
+        ("contrast_features", {"layers": [9]}, "LAYER_OUT_OF_RANGE", "contrast_features.layers[0]"),
+        ("contrast_features", {"layers": [2]}, "SAE_LAYER_MISSING", ""),
+        ("contrast_features", {"sae": "./nowhere"}, None, None),
+        (
+            "contrast_features",
+            {"positives": {**TEXT, "where": "language=xx"}},
+            "NO_TEXT",
+            "contrast_features.positives.source",
+        ),
+        ("top_features", {"features": ["4/256"]}, "FEATURE_OUT_OF_RANGE", "top_features.features"),
+        ("top_features", {"features": ["2/1"]}, "SAE_LAYER_MISSING", ""),
+        ("top_features", {"feature_set": "./none.json"}, "FEATURES_NOT_FOUND", "top_features.feature_set"),
+        ("language_features", {"languages": ["de", "xx"]}, "TOO_FEW_DOCUMENTS", "language_features.languages[1]"),
+        ("language_features", {"language_field": "tongue"}, "TEXT_FIELD_MISSING", "language_features.language_field"),
+        ("repetition_features", {"prefix_tokens": 500}, "TOO_FEW_LOOPS", "repetition_features.loops"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_sentence(experiment, run, task, changes, reason, field) -> None:
+    with pytest.raises(UserError) as caught:
+        run(experiment(task, **changes))
+    assert "\n" not in caught.value.message
+    if reason:
+        assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_extracted_activations_serve_top_as_the_text_does(experiment, run) -> None:
+    extracted = run(experiment("extract_features"))
+    assert artifacts(extracted) == {"artifacts/activations": "activations"}
+    manifest = json.loads((extracted.artifacts / "activations" / "manifest.json").read_text())
+    assert [shard["documents"] for shard in manifest["shards"]] == [16, 14]
+    assert manifest["tokens_text"] == "without padding, first tokens, special tokens; no template"
+    assert manifest["masks"] == MASKS
+    assert {"torch", "transformers"} <= set(manifest["versions"])
+    from_shards = run(experiment("top_features", sae="", activations=extracted.run_id))
+    from_text = run(experiment("top_features"))
+    one, other = (
+        json_format.Parse((folder.artifacts / "contexts.json").read_text(), ContextSet())
+        for folder in (from_shards, from_text)
+    )
+    assert [(entry.layer, entry.feature) for entry in one.features] == [(1, 3), (4, 7)]
+    assert sum(len(entry.contexts) for entry in one.features) > 4
+    assert (one.sae_records, one.model_record, one.tokens) == (other.sae_records, other.model_record, other.tokens)
+    for a, b in zip(one.features, other.features, strict=True):
+        assert (a.tokens, a.rate) == (b.tokens, pytest.approx(b.rate, abs=1e-3))
+        assert [c.text for c in a.contexts] == [c.text for c in b.contexts]
+
+
+def test_top_takes_the_features_another_run_found(experiment, run) -> None:
+    found = load_features(run(experiment("contrast_features")).path)
+    folder = run(experiment("top_features", features=[], feature_set="latest"))
+    shown = json_format.Parse((folder.artifacts / "contexts.json").read_text(), ContextSet())
+    assert {(e.layer, e.feature) for e in shown.features} == {(e.layer, e.feature) for e in found.entries}
+    assert {entry.label for entry in shown.features} == {"German"}
+
+
+def test_languages_have_their_features_and_alphas(experiment, run) -> None:
+    found = load_features(run(experiment("language_features")).path)
+    assert found.kind == "language"
+    assert {entry.label for entry in found.entries} == {"de", "zh", "ru"}
+    for entry in found.entries:
+        assert set(entry.class_means) == set(entry.class_alphas) == {"de", "zh", "ru"}
+        others = [mean for name, mean in entry.class_means.items() if name != entry.label]
+        assert entry.held_out_score == pytest.approx(entry.class_means[entry.label] - sum(others) / 2)
+        assert (entry.n_positive, entry.n_negative) == (12, 24)
+    for name in ("de", "zh", "ru"):
+        best = max((entry for entry in found.entries if entry.label == name), key=lambda entry: entry.held_out_auc)
+        assert best.held_out_auc > 0.8
+        assert best.class_alphas[name] == max(best.class_alphas.values())
+    named = run(experiment("language_features", languages=[], documents=8))
+    assert {entry.label for entry in load_features(named.path).entries} >= {"de", "en", "zh"}
+
+
+@pytest.mark.parametrize("loops", ["LOOP_ORIGIN_MADE", "LOOP_ORIGIN_GENERATED"])
+def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> None:
+    folder = run(experiment("repetition_features", loops=loops, documents=60))
+    found = load_features(folder.path)
+    assert found.kind == "repetition"
+    assert {entry.layer for entry in found.entries} == set(LAYERS)
+    for entry in found.entries:
+        assert len(entry.curve) == 4
+        assert entry.curve[-1] - entry.curve[0] == pytest.approx(entry.held_out_score)
+        assert (entry.curve[0], entry.curve[-1]) == (entry.mean_negative, entry.mean_positive)
+        assert not entry.class_means
+    report = json.loads((folder.artifacts / "repetition.json").read_text())
+    assert report["documents_ranking"] + report["documents_held_out"] == report["documents_looping"]
+    assert len(set(report["tokens_by_repetition"].values())) == 1
+
+
+def test_loops_may_stand_in_the_text(experiment, run, tmp_path) -> None:
+    rows = [{"text": f"Start number {n}: " + f"word{n} and {n}, " * 40 + "The end."} for n in range(12)]
+    path = tmp_path / "loops.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = {**TEXT, "source": str(path), "context": 512}
+    folder = run(experiment("repetition_features", loops="LOOP_ORIGIN_GIVEN", text=text))
+    report = json.loads((folder.artifacts / "repetition.json").read_text())
+    assert report["documents_looping"] == 12
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_plans_what_would_run(experiment, tmp_path, task) -> None:
+    planned = plan(experiment(task), str(tmp_path), timed=False)
+    facts = {fact.name: fact.value for fact in planned.facts}
+    assert facts["SAE"] == f"about {F} features, k {K} (from the files' sizes and names)"
+    assert facts["layers"].startswith("1, 4 of 6")
+    assert planned.fits
+    memory = {item.name: item.bytes for item in planned.memory}
+    assert memory["encoders, float32 (2 layers)"] == 2 * F * (D + 1) * 4
+    assert planned.memory_bytes == sum(memory.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plans_grow_with_what_is_read_and_warn(experiment, tmp_path, monkeypatch) -> None:
+    from qscope.recipes import plan as module
+
+    monkeypatch.setattr(module, "measure_device", lambda device: module.DeviceSpeed(products=1e9, bytes=1e9))
+    small = plan(experiment("contrast_features"), str(tmp_path))
+    large = plan(experiment("contrast_features", documents=120), str(tmp_path))
+    assert large.seconds == pytest.approx(2 * small.seconds)
+    first = plan(experiment("contrast_features", masks={}), str(tmp_path))
+    assert any("First tokens count" in warning for warning in first.warnings)
+    everything = plan(experiment("extract_features", documents=0), str(tmp_path))
+    assert any("not known" in warning for warning in everything.warnings)
+    monkeypatch.setattr(module, "available_memory", lambda device: 1)
+    tight = plan(experiment("language_features"), str(tmp_path))
+    assert not tight.fits
+    assert "language_features.layers" in tight.warnings[-1]
+    with pytest.raises(UserError) as caught:
+        plan(experiment("top_features", sae="latest"), str(tmp_path))
+    assert (caught.value.reason, caught.value.field) == ("SAE_NOT_FOUND", "top_features.sae")
