@@ -17,9 +17,6 @@ from qscope.sae.store.layer_file import DamagedStore, LayerFile, Shape, digest_o
 from qscope.sae.store.manifest import NAME, Identity, LayerRecord, Manifest, read_manifest
 from qscope.sae.store.sources import Source, key_of
 
-Tell = Callable[[str], None]
-"""Takes a sentence for the user."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -61,23 +58,27 @@ class Group:
         return layer not in source.places or record.source == source.fingerprint(source.places[layer])
 
     def pending(
-        self, source: Source, layers: Collection[int], *, verify: bool = False, tell: Tell | None = None
+        self,
+        source: Source,
+        layers: Collection[int],
+        *,
+        verify: bool = False,
+        tell: Callable[[str], None] = lambda sentence: None,
     ) -> list[int]:
-        """Layers that have to be converted: never done, done from other files, or damaged."""
+        """Layers that have to be converted: never done, done from other files, or damaged (said to ``tell``)."""
         manifest, damage = self.read()
-        say = tell or (lambda sentence: None)
         if damage:
-            say(f"{damage}; it is built again.")
+            tell(f"{damage}; it is built again.")
         pending = []
         for layer in layers:
             record = manifest.layers.get(layer)
             if record is None:
                 pending.append(layer)
             elif not self.is_current(layer, record, source):
-                say(f"{source.name}: layer {layer} has changed since it was converted; it is converted again.")
+                tell(f"{source.name}: layer {layer} has changed since it was converted; it is converted again.")
                 pending.append(layer)
             elif fault := self.fault(layer, record, verify=verify):
-                say(f"{fault}; it is converted again.")
+                tell(f"{fault}; it is converted again.")
                 pending.append(layer)
         return pending
 

@@ -210,7 +210,8 @@ class LayerFile:
     """A file of the store, open for reading rows.
 
     Read with ``pread``, not mapped: a mapped file that shrinks kills the process, and every row touched would stay in
-    the process's memory as a page of the file. TODO-MEASURED
+    the process's memory as a page of the file. It is no slower: a row of 4 kB took 7 us, mapped by numpy 9 us, through
+    safetensors 20 us (benchmarks/sae_store.py).
 
     Args:
         path: the file.

@@ -17,13 +17,13 @@ from qscope.sae.store.layer_file import CHUNK_BYTES
 from qscope.sae.store.manifest import Manifest
 from qscope.sae.store.sources import Source
 
-_WORKING_BYTES = 6 * CHUNK_BYTES
+_WORKING_BYTES = 8 * CHUNK_BYTES
 """Private memory of a conversion whatever the size of the SAE: chunks in two number formats, and the check that all
 values are finite. Measured by benchmarks/sae_store.py."""
 
-_FOLDING_BYTES = 40
-"""Per weight of a matrix, when a convention of SAELens has to be folded in float64: both matrices, before and after,
-and the result."""
+_FOLDING_BYTES, _FOLDED_BYTES = 32, 8
+"""Per weight of a matrix, when a convention of SAELens has to be folded: while it is, with both matrices in float64 on
+their way there and back, and then, with both in float32. Whether there is one is not known before the file is read."""
 
 _SPEED_SAMPLE_BYTES = 16 << 20
 
@@ -87,7 +87,7 @@ class StorePlan:
         if self.pending:
             lines += [
                 ("to write", f"{size(self.write_bytes)}, {size(self.room_bytes)} are free"),
-                ("memory", f"{size(self.peak_bytes)}, one layer at a time"),
+                ("memory", f"up to {size(self.peak_bytes)}, one layer at a time"),
                 ("time", f"about {self.seconds:.0f} s ({self.time_basis})"),
             ]
         return lines
@@ -124,7 +124,10 @@ def plan_group(source: Source, group: Group, layers: Collection[int]) -> StorePl
     sizes = {layer: file_bytes(group.identity, facts[layer]) for layer in layers}
     source_bytes = {layer: source.bytes_on_disk(layer) for layer in layers}
     weights = {layer: facts[layer].d_in * facts[layer].d_sae for layer in layers}
-    folding = _FOLDING_BYTES * max(weights.values()) if source.layout == saelens.NAME else 0
+    largest = max(weights.values())
+    memory = min(_WORKING_BYTES, 32 * largest)
+    if source.layout == saelens.NAME:
+        memory = max(_FOLDING_BYTES * largest, _FOLDED_BYTES * largest + memory)
     rate, basis = _rate(source, group, pending) if pending else (1.0, "nothing is converted")
     return StorePlan(
         name=source.name,
@@ -139,7 +142,7 @@ def plan_group(source: Source, group: Group, layers: Collection[int]) -> StorePl
         store_bytes=sum(sizes.values()),
         write_bytes=sum(sizes[layer] for layer in pending),
         room_bytes=free_bytes(group.folder),
-        peak_bytes=min(_WORKING_BYTES, 24 * max(weights.values())) + folding if pending else 0,
+        peak_bytes=memory if pending else 0,
         encoder_bytes=sum(weights.values()) * group.identity.torch_dtype.itemsize,
         seconds=sum(source_bytes[layer] for layer in pending) / rate,
         time_basis=basis,
