@@ -15,7 +15,9 @@ from typing import Any
 
 from qscope.errors import UserError
 from qscope.models import ModelFacts
-from qscope.sae.formats import Description, parse_name, refuse_if_foreign
+from qscope.models.facts import guess_tuning
+from qscope.sae.formats import LAYOUTS, Description, ReleaseName, parse_name, refuse_if_foreign
+from qscope.sae.formats.releases import model_behind
 
 _FAMILY = re.compile(
     r"(?P<family>Qwen3(?:\.5)?-\d+(?:\.\d+)?B(?P<moe>-A\d+(?:\.\d+)?B)?)(?![A-Za-z0-9.])", re.IGNORECASE
@@ -30,19 +32,25 @@ class SaeFacts:
     """What is known of a group of SAEs without its weights.
 
     Attributes:
-        name: folder or repository; its last part may follow the release's rule.
+        name: folder or repository.
         saes: facts by layer.
     """
 
     name: str
     saes: Mapping[int, Description]
 
+    @property
+    def named(self) -> ReleaseName | None:
+        """What the name says, where it follows the release's rule; ``NAME/native`` is named by ``NAME``."""
+        parts = [part for part in PurePosixPath(self.name).parts if part not in LAYOUTS]
+        return parse_name(parts[-1]) if parts else None
+
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two sides of one comparison; ``known`` is what the SAE says of its model."""
+    """Two sides of one comparison; ``known`` is what the SAE, or else its name, says of its model."""
 
-    name: str
+    named: ReleaseName | None
     sae: Description
     known: Mapping[str, Any]
     model: ModelFacts
@@ -102,7 +110,10 @@ def _dense_or_experts(pair: _Pair) -> str | None:
 
 
 def _other_tuning(pair: _Pair) -> str | None:
-    trained_on, loaded = _text(pair, "tuning"), pair.model.tuning
+    # SAEs of other trainers give a name at most.
+    name = _text(pair, "name")
+    trained_on = _text(pair, "tuning") or guess_tuning(name, "qwen3" if family(name) else "")
+    loaded = pair.model.tuning
     if (trained_on, loaded) == ("base", "instruct"):
         return f"The SAEs were trained on the base model and this one is instruction-tuned ({BASE_ON_INSTRUCT})"
     if (trained_on, loaded) == ("instruct", "base"):
@@ -133,16 +144,14 @@ def _other_name(pair: _Pair) -> str | None:
 
 
 def _other_width_than_named(pair: _Pair) -> str | None:
-    named = parse_name(_last(pair.name))
-    if named is not None and named.d_sae != pair.sae.d_sae:
-        return f"The name {_last(pair.name)} promises {named.d_sae:,} features, and the SAE has {pair.sae.d_sae:,}"
+    if pair.named is not None and pair.named.d_sae != pair.sae.d_sae:
+        return f"The folder's name promises {pair.named.d_sae:,} features, and the SAE has {pair.sae.d_sae:,}"
     return None
 
 
 def _other_k_than_named(pair: _Pair) -> str | None:
-    named = parse_name(_last(pair.name))
-    if named is not None and named.k != pair.sae.k:
-        return f"The name {_last(pair.name)} promises k {named.k}, and the SAE says {pair.sae.k}, which is used"
+    if pair.named is not None and pair.named.k != pair.sae.k:
+        return f"The folder's name promises k {pair.named.k}, and the SAE itself says {pair.sae.k}, which is used"
     return None
 
 
@@ -179,9 +188,11 @@ def check_pair(sae_facts: SaeFacts, model_facts: ModelFacts, *, field: str = "")
         UserError: another width, depth, family or kind of model (SAE_OF_ANOTHER_MODEL).
     """
     refuse_if_foreign(sae_facts.saes, model_facts, field=field)
+    named = sae_facts.named
     warnings: dict[str, None] = {}
     for sae in sae_facts.saes.values():
-        pair, said = _Pair(sae_facts.name, sae, sae.model, model_facts), set[str]()
+        known = sae.model or (model_behind(named) if named else {})
+        pair, said = _Pair(named, sae, known, model_facts), set[str]()
         for rule in RULES:
             sentence = rule.finds(pair)
             if sentence is None:

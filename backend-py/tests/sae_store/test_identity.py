@@ -49,6 +49,11 @@ def trained(**known: str | int) -> SaeFacts:
     return SaeFacts("/runs/latest/artifacts/sae/native", {12: Description(12, 2048, 32768, 50, facts)})
 
 
+def unsigned(folder: str, **known: str) -> SaeFacts:
+    """Facts of SAEs that say little or nothing of their model."""
+    return SaeFacts(folder, {12: Description(12, 2048, 32768, 50, known)})
+
+
 QWEN3_SAE = "SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"
 QWEN35_SAE = "SAE-Res-Qwen3.5-2B-Base-W32K-L0_50"
 A3B_SAE = "SAE-Res-Qwen3-30B-A3B-Base-W32K-L0_50"
@@ -67,6 +72,7 @@ PASS = [
     pytest.param(trained(name="/elsewhere/copy"), MINE, id="moved, same digest"),
     pytest.param(trained(dtype="float32", fingerprint="g"), MINE, id="digests of two number formats say nothing"),
     pytest.param(SaeFacts("x", {0: Description(0, 2048, 64, 8)}), QWEN3_17B, id="nothing known but the width"),
+    pytest.param(unsigned(f"/x/{QWEN3_SAE}/native"), QWEN3_17B, id="known by the folder's name"),
 ]
 
 REFUSED = [
@@ -80,13 +86,18 @@ REFUSED = [
     pytest.param(released(QWEN35_SAE), UNNAMED, "model of 24 layers, and this one has 28", id="depth"),
     pytest.param(trained(model_type="llama"), MINE, "type llama, and this one is qwen3", id="type"),
     pytest.param(trained(n_layers=36), MINE, "model of 36 layers", id="depth from the recipe"),
+    pytest.param(unsigned(f"/x/{QWEN3_SAE}"), QWEN35_2B, "on Qwen3-1.7B, and", id="family by the folder's name"),
+    pytest.param(unsigned("/x", name="qwen3-1.7b"), QWEN35_2B, "on Qwen3-1.7B, and", id="family by SAELens' name"),
     pytest.param(released(QWEN3_SAE, d_sae=65536), QWEN3_17B, "promises 32,768 features, and .* 65,536", id="renamed"),
 ]
 
 WARNED = [
     pytest.param(released(QWEN3_SAE), QWEN3_17B_INSTRUCT, ["instruction-tuned .*0.198 to 0.205"], id="base, instruct"),
+    pytest.param(
+        unsigned("/x", name="Qwen/Qwen3-1.7B-Base"), QWEN3_17B_INSTRUCT, ["instruction-tuned"], id="tuning by name"
+    ),
     pytest.param(released(INSTRUCT_SAE), QWEN35_27B_BASE, ["and this is the base model"], id="instruct, base"),
-    pytest.param(released(QWEN3_SAE, k=32), QWEN3_17B, ["promises k 50, and the SAE says 32"], id="another k"),
+    pytest.param(released(QWEN3_SAE, k=32), QWEN3_17B, ["promises k 50, and the SAE itself says 32"], id="another k"),
     pytest.param(trained(fingerprint="g"), MINE, ["are not those the SAEs were trained on"], id="digest"),
     pytest.param(
         trained(fingerprint="", commit="a" * 40),
