@@ -1,7 +1,7 @@
 """Language models: loading, where their blocks are, capture and edit hooks."""
 
 from qscope.models.architectures import select_layers
-from qscope.models.device import choose_device, choose_dtype, use_threads
+from qscope.models.device import available_memory, choose_device, choose_dtype, use_threads
 from qscope.models.facts import ModelFacts, ModelShape, describe_model
 from qscope.models.hooks import UpperBlocks, capture_residuals, check_hooks, edit_residual, logits_of
 from qscope.models.loading import LoadedModel, load_model, wrap_model
@@ -11,6 +11,7 @@ __all__ = [
     "ModelFacts",
     "ModelShape",
     "UpperBlocks",
+    "available_memory",
     "capture_residuals",
     "check_hooks",
     "choose_device",

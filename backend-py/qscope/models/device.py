@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from qscope.errors import UserError
@@ -43,3 +45,20 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == PRECISION_BFLOAT16:
         return torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes free on the device; for the CPU the smaller of free memory and what the control group still allows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = None
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        room = int(limit.read_text()) - int(used.read_text())
+        free = room if free is None else min(free, room)
+    return free if free is not None else 8 << 30

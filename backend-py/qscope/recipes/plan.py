@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from qscope.errors import UserError
-from qscope.models import ModelShape, choose_device, describe_model, select_layers
+from qscope.models import ModelShape, available_memory, choose_device, describe_model, select_layers
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_words import bytes_text as _size
 from qscope.recipes.plan_words import ranges as _ranges
@@ -264,23 +264,6 @@ def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
     once()
     return statistics.median(once() for _ in range(7))
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes free on the device; for the CPU the smaller of free memory and what the control group still allows."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = None
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        room = int(limit.read_text()) - int(used.read_text())
-        free = room if free is None else min(free, room)
-    return free if free is not None else 8 << 30
 
 
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:

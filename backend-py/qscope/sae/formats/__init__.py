@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from qscope.errors import UserError
 from qscope.sae.formats import hub, native, qwen_scope, saelens
+from qscope.sae.formats.describe import Description
 from qscope.sae.formats.files import refusal
 from qscope.sae.formats.releases import RELEASES, Release, ReleaseName, find_release, parse_name
 from qscope.sae.topk import TopKSae
@@ -26,6 +27,7 @@ from qscope.v1 import sae_pb2
 __all__ = [
     "LAYOUTS",
     "RELEASES",
+    "Description",
     "Found",
     "Release",
     "ReleaseName",
@@ -34,11 +36,13 @@ __all__ = [
     "load",
     "parse_name",
     "refuse_if_foreign",
+    "repository_of",
     "save",
 ]
 
 LAYOUTS: dict[str, ModuleType] = {module.NAME: module for module in (native, qwen_scope, saelens)}
-"""Layouts by name, each a module with ``find``, ``write`` and ``read``; the order in which they are looked for."""
+"""Layouts by name, in the order in which they are looked for. Each is a module with ``find``, ``write``, ``read``;
+``files`` and ``peek`` (facts) of one SAE; and ``view``, which is ``read`` without copies where the layout allows it."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|SAE-Res-[\w.-]+")
 
@@ -48,6 +52,13 @@ class ModelSize(Protocol):
 
     d_model: int
     n_layers: int
+
+
+class SaeWidth(Protocol):
+    """What :func:`refuse_if_foreign` needs to know of an SAE: a :class:`TopKSae` or a :class:`Description`."""
+
+    @property
+    def d_in(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -117,9 +128,9 @@ def load(path_or_id: Path | str, layers: Collection[int] | None = None, *, offli
         UserError: nothing there, a layer is missing, or a file is damaged, hostile or of another architecture.
     """
     wanted = None if layers is None else sorted(set(layers))
-    text = str(path_or_id)
-    if _HUB_ID.fullmatch(text) and not Path(text).expanduser().exists():
-        found = Found(qwen_scope.NAME, hub.fetch(text, wanted, offline=offline))
+    repository = repository_of(path_or_id)
+    if repository is not None:
+        found = Found(qwen_scope.NAME, hub.fetch(repository, wanted, offline=offline))
     else:
         found = detect(path_or_id)
     missing = [] if wanted is None else [layer for layer in wanted if layer not in found.places]
@@ -133,7 +144,13 @@ def load(path_or_id: Path | str, layers: Collection[int] | None = None, *, offli
     return {layer: read(found.places[layer], layer) for layer in (found.places if wanted is None else wanted)}
 
 
-def refuse_if_foreign(saes: Mapping[int, TopKSae], model: ModelSize, *, field: str = "") -> None:
+def repository_of(path_or_id: Path | str) -> str | None:
+    """The hub id that is meant, None when it is a path; something on disk of that name comes first."""
+    text = str(path_or_id)
+    return text if _HUB_ID.fullmatch(text) and not Path(text).expanduser().exists() else None
+
+
+def refuse_if_foreign(saes: Mapping[int, SaeWidth], model: ModelSize, *, field: str = "") -> None:
     """Refuses SAEs that cannot belong to a model: another width, or a layer it does not have."""
     for layer, sae in saes.items():
         if sae.d_in != model.d_model:

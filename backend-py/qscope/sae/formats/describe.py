@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,21 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Description:
-    """Facts about one SAE that were read from its JSON document."""
+    """Facts about one SAE, known without reading its weights.
+
+    Attributes:
+        layer: decoder block whose output it reads, from 0.
+        d_in: width of the residual stream.
+        d_sae: features.
+        k: features kept per token.
+        model: what is known of the model it was trained on, in the words of ``ModelFacts``; empty when nothing is.
+    """
 
     layer: int
     d_in: int
     d_sae: int
     k: int
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(sae: TopKSae, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,4 +67,18 @@ def read_description(path: Path) -> Description:
         d_in=read_number(path, document, "d_in"),
         d_sae=read_number(path, document, "d_sae"),
         k=read_number(path, document, "k"),
+        model=model_of(document.get("recipe")),
     )
+
+
+def model_of(recipe: Any) -> dict[str, Any]:
+    """What a recipe says of its model: the facts recorded in training, else the name in the experiment."""
+    if not isinstance(recipe, Mapping):
+        return {}
+    experiment = recipe.get("experiment")
+    for value in (recipe.get("model"), experiment.get("model") if isinstance(experiment, Mapping) else None):
+        if isinstance(value, Mapping):
+            return {str(key): item for key, item in value.items() if isinstance(item, str | int)}
+        if isinstance(value, str) and value:
+            return {"name": value}
+    return {}

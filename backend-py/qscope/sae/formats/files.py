@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -80,6 +80,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, mapped from disk where possible."""
     try:
         return load_file(path)
+    except FileNotFoundError:
+        raise refusal(path, "is missing", "Name the folder that holds the SAE.", "SAE_FILE_MISSING") from None
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise refusal(path, f"is not a readable safetensors file ({error})", "Export the SAE again.") from None
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes by name from the header of a safetensors file; no weights are read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise refusal(path, "is missing", "Name the folder that holds the SAE.", "SAE_FILE_MISSING") from None
     except (SafetensorError, OSError, ValueError, MemoryError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from qscope.errors import UserError
@@ -34,6 +34,19 @@ def fetch(repository: str, layers: Iterable[int] | None, *, offline: bool = Fals
             reason="SAE_LAYER_MISSING",
         )
     return {layer: _fetch_file(release.repository, f"layer{layer}.sae.pt", offline) for layer in wanted}
+
+
+def cached(repository: str) -> dict[int, Path]:
+    """Files by layer that the local cache has already; the hub is not asked.
+
+    Raises:
+        UserError: the repository is not of the release.
+    """
+    release = find_release(repository)
+    paths = {
+        layer: try_to_load_from_cache(release.repository, f"layer{layer}.sae.pt") for layer in range(release.layers)
+    }
+    return {layer: Path(path) for layer, path in paths.items() if isinstance(path, str)}
 
 
 def _fetch_file(repository: str, name: str, offline: bool) -> Path:

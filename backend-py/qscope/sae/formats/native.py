@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qscope.sae.formats.describe import describe, read_description
+from qscope.sae.formats.describe import Description, describe, read_description
 from qscope.sae.formats.files import (
     check_k,
     check_tensors,
@@ -52,13 +52,28 @@ def write(sae: TopKSae, folder: Path, recipe: Mapping[str, Any]) -> Path:
     return place
 
 
-def read(place: Path, layer: int) -> TopKSae:
-    """The SAE in one folder."""
+def files(place: Path) -> list[Path]:
+    """The files one SAE consists of."""
+    return [place / WEIGHTS, place / DOCUMENT]
+
+
+def peek(place: Path, layer: int) -> Description:
+    """Facts of the SAE in one folder, from its document."""
     description = read_description(place / DOCUMENT)
     if description.layer != layer:
         raise refusal(place, f"holds layer {description.layer}, not {layer}", "Name the folder of that layer.")
+    return description
+
+
+def read(place: Path, layer: int) -> TopKSae:
+    """The SAE in one folder."""
+    description = peek(place, layer)
     tensors = read_tensors(place / WEIGHTS)
     matrix, d_in, d_sae = (description.d_sae, description.d_in), description.d_in, description.d_sae
     check_tensors(place / WEIGHTS, tensors, {"W_enc": matrix, "W_dec": matrix, "b_enc": (d_sae,), "b_dec": (d_in,)})
     check_k(place / DOCUMENT, description.k, d_sae)
     return TopKSae(tensors["W_enc"], tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], k=description.k, layer=layer)
+
+
+view = read
+"""The layout on disk is that of memory: reading already leaves the tensors mapped."""

@@ -12,6 +12,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 
 from qscope.errors import UserError
 from qscope.runs.files import replacing
-from qscope.sae.formats.describe import describe, read_description
+from qscope.sae.formats.describe import Description, describe, read_description
 from qscope.sae.formats.files import (
     check_k,
     check_tensors,
@@ -28,7 +29,7 @@ from qscope.sae.formats.files import (
     refusal,
     write_json,
 )
-from qscope.sae.formats.releases import parse_name
+from qscope.sae.formats.releases import ReleaseName, model_behind, parse_name
 from qscope.sae.topk import TopKSae
 
 NAME = "qwen_scope"
@@ -80,11 +81,31 @@ def write(sae: TopKSae, folder: Path, recipe: Mapping[str, Any]) -> Path:
     return place
 
 
+def files(place: Path) -> list[Path]:
+    """The files one SAE consists of: the sidecar is optional."""
+    return [place, _sidecar(place)] if _sidecar(place).is_file() else [place]
+
+
+def peek(place: Path, layer: int) -> Description:
+    """Facts of the SAE in one file, from its sidecar, else from its folder's name and the shapes in the archive."""
+    if _sidecar(place).is_file():
+        return _described(place, layer)
+    named = _named(place)
+    d_sae, d_in = matrix_shape(place, _load_tensors(place), "W_enc")
+    return Description(layer, d_in, d_sae, named.k, model_behind(named))
+
+
 def read(place: Path, layer: int) -> TopKSae:
     """The SAE in one file; the encoder stays mapped to it, the decoder is turned feature-major.
 
     k comes from the sidecar, or else from a folder named after the release's rule.
     """
+    sae = view(place, layer)
+    return replace(sae, W_dec_FD=sae.W_dec_FD.contiguous())
+
+
+def view(place: Path, layer: int) -> TopKSae:
+    """The SAE in one file, checked and mapped, nothing copied: its decoder is the transposed view of the file's."""
     k, promised = _facts(place, layer)
     tensors = _load_tensors(place)
     d_sae, d_in = matrix_shape(place, tensors, "W_enc")
@@ -94,9 +115,7 @@ def read(place: Path, layer: int) -> TopKSae:
         if promised.get(name, value) != value:
             raise refusal(place, f"has {name} {value}, and {promised[name]} was promised by its name", _FETCH_AGAIN)
     check_k(place, k, d_sae)
-    return TopKSae(
-        tensors["W_enc"], tensors["b_enc"], tensors["W_dec"].t().contiguous(), tensors["b_dec"], k=k, layer=layer
-    )
+    return TopKSae(tensors["W_enc"], tensors["b_enc"], tensors["W_dec"].t(), tensors["b_dec"], k=k, layer=layer)
 
 
 def _sidecar(place: Path) -> Path:
@@ -105,21 +124,32 @@ def _sidecar(place: Path) -> Path:
 
 def _facts(place: Path, layer: int) -> tuple[int, dict[str, int]]:
     """k, and the sizes that sidecar and folder name promise."""
-    sidecar = _sidecar(place)
-    if sidecar.is_file():
-        description = read_description(sidecar)
-        if description.layer != layer:
-            raise refusal(sidecar, f"describes layer {description.layer}, not {layer}", "Give the file its old name.")
+    if _sidecar(place).is_file():
+        description = _described(place, layer)
         return description.k, {"d_in": description.d_in, "d_sae": description.d_sae}
+    named = _named(place)
+    return named.k, {"d_sae": named.d_sae}
+
+
+def _described(place: Path, layer: int) -> Description:
+    sidecar = _sidecar(place)
+    description = read_description(sidecar)
+    if description.layer != layer:
+        raise refusal(sidecar, f"describes layer {description.layer}, not {layer}", "Give the file its old name.")
+    return description
+
+
+def _named(place: Path) -> ReleaseName:
+    """What the nearest folder named by the release's rule says."""
     for folder in place.absolute().parents:
         # The hub's cache keeps models--Qwen--SAE-Res-.../snapshots/REVISION/layer0.sae.pt.
         named = parse_name(folder.name.rpartition("--")[2])
         if named is not None:
-            return named.k, {"d_sae": named.d_sae}
+            return named
     raise refusal(
         place,
         "does not say its k, and has no sidecar",
-        f"Put {sidecar.name} beside it, or name its folder as the release does (SAE-Res-MODEL-W32K-L0_50).",
+        f"Put {_sidecar(place).name} beside it, or name its folder as the release does (SAE-Res-MODEL-W32K-L0_50).",
         "SAE_K_UNKNOWN",
     )
 

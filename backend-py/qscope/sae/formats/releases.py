@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from qscope.errors import UserError
+from qscope.models.facts import guess_tuning
 
 ORGANISATION = "Qwen"
 _NAME = re.compile(r"SAE-Res-(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)-W(?P<width>[1-9]\d{0,4})K-L0_(?P<k>[1-9]\d{0,4})")
@@ -84,6 +86,19 @@ def parse_name(name: str) -> ReleaseName | None:
     if match is None:
         return None
     return ReleaseName(match["model"], int(match["width"]) * 1024, int(match["k"]))
+
+
+def model_behind(named: ReleaseName) -> dict[str, Any]:
+    """What a name says of the model, in the words of ``ModelFacts``: all of it for the release, else the name alone."""
+    for release in RELEASES:
+        if release.model == named.model:
+            return {
+                "name": release.model_id,
+                "n_layers": release.layers,
+                "d_model": release.d_in,
+                "tuning": "instruct" if release.instruct else "base",
+            }
+    return {"name": named.model, "tuning": guess_tuning(named.model, "")}
 
 
 def find_release(repository: str) -> Release:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from qscope.sae.formats.describe import describe
+from qscope.sae.formats.describe import Description, describe, model_of
 from qscope.sae.formats.files import (
     check_k,
     check_tensors,
@@ -22,6 +23,7 @@ from qscope.sae.formats.files import (
     own_float32,
     read_json,
     read_number,
+    read_shapes,
     read_tensors,
     refusal,
     write_json,
@@ -101,8 +103,39 @@ def _model_name(recipe: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def files(place: Path) -> list[Path]:
+    """The files one SAE consists of: the scaler is optional."""
+    scaler = place / SCALER
+    return [place / WEIGHTS, place / DOCUMENT, *([scaler] if scaler.is_file() else [])]
+
+
+def peek(place: Path, layer: int) -> Description:
+    """Facts of the SAE in one folder, from its configuration and the header of its weights."""
+    path = place / DOCUMENT
+    config = _modern(read_json(path))
+    _refuse_inexpressible(path, config)
+    shape = read_shapes(place / WEIGHTS).get("W_enc", ())
+    if len(shape) != 2:
+        raise refusal(place / WEIGHTS, "holds no matrix W_enc", "Export the SAE again, or fetch the file again.")
+    metadata = config["metadata"] if isinstance(config["metadata"], Mapping) else {}
+    ours, name = metadata.get("qscope"), metadata.get("model_name")
+    model = model_of(ours.get("recipe")) if isinstance(ours, Mapping) else {}
+    return Description(layer, *shape, read_number(path, config, "k"), model or model_of({"model": name}))
+
+
 def read(place: Path, layer: int) -> TopKSae:
-    """The SAE in one folder, with every convention of SAELens folded away.
+    """The SAE in one folder, with every convention of SAELens folded away, in float32.
+
+    Raises:
+        UserError: another architecture, another hook point, or a normalisation that is not linear (SAE_NOT_TOPK).
+    """
+    sae = view(place, layer)
+    return replace(sae, **{name: tensor.float().contiguous() for name, tensor in sae.tensors().items()})
+
+
+def view(place: Path, layer: int) -> TopKSae:
+    """The SAE in one folder as :func:`read` gives it, but mapped and in the file's number format where no convention
+    has to be folded: its encoder is then the transposed view of the file's.
 
     Raises:
         UserError: another architecture, another hook point, or a normalisation that is not linear (SAE_NOT_TOPK).
@@ -124,18 +157,17 @@ def read(place: Path, layer: int) -> TopKSae:
     rescales = bool(config.get("rescale_acts_by_decoder_norm", False))
     scale = _input_scale(place, config)
     # The folds multiply large and small numbers: in float64 one rounding at the end is the only one.
-    dtype = torch.float64 if subtracts or rescales or scale != 1.0 else torch.float32
-    W_enc_FD, W_dec_FD = tensors["W_enc"].t().to(dtype), tensors["W_dec"].to(dtype)
-    b_enc_F, b_dec_D = tensors["b_enc"].to(dtype), tensors["b_dec"].to(dtype)
+    W_enc_FD, W_dec_FD, b_enc_F, b_dec_D = tensors["W_enc"].t(), tensors["W_dec"], tensors["b_enc"], tensors["b_dec"]
+    if not (subtracts or rescales or scale != 1.0):
+        return TopKSae(W_enc_FD, b_enc_F, W_dec_FD, b_dec_D, k=k, layer=layer)
+    W_enc_FD, b_enc_F, W_dec_FD, b_dec_D = (part.double() for part in (W_enc_FD, b_enc_F, W_dec_FD, b_dec_D))
     if subtracts:
         b_enc_F = b_enc_F - W_enc_FD @ b_dec_D
     if rescales:
         norms_F = W_dec_FD.norm(dim=1).clamp_min(1e-8)
         W_enc_FD, b_enc_F, W_dec_FD = W_enc_FD * norms_F[:, None], b_enc_F * norms_F, W_dec_FD / norms_F[:, None]
     W_enc_FD, W_dec_FD, b_dec_D = W_enc_FD * scale, W_dec_FD / scale, b_dec_D / scale
-    return TopKSae(
-        *(tensor.float().contiguous() for tensor in (W_enc_FD, b_enc_F, W_dec_FD, b_dec_D)), k=k, layer=layer
-    )
+    return TopKSae(*(part.float() for part in (W_enc_FD, b_enc_F, W_dec_FD, b_dec_D)), k=k, layer=layer)
 
 
 def _modern(config: Mapping[str, Any]) -> dict[str, Any]:
