@@ -2,6 +2,6 @@
 // together some 5 ms of the 60 that Node needs to start (docs/performance.md).
 import commander = require('commander');
 
-export const { Argument, Command, CommanderError, InvalidArgumentError } = commander;
+export const { Argument, Command, CommanderError, InvalidArgumentError, Option } = commander;
 export type Command = commander.Command;
 export type OutputConfiguration = commander.OutputConfiguration;

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qscope.v1.rules import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16qscope/v1/report.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\"U\n\x06Report\x12\r\n\x05title\x18\x01 \x01(\t\x12\x10\n\x08subtitle\x18\x02 \x01(\t\x12*\n\x08sections\x18\x03 \x03(\x0b\x32\x18.qscope.v1.ReportSection\"\xa4\x03\n\rReportSection\x12\x0f\n\x07heading\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12*\n\x08sections\x18\x03 \x03(\x0b\x32\x18.qscope.v1.ReportSection\x12#\n\x04tone\x18\x04 \x01(\x0e\x32\x15.qscope.v1.ReportTone\x12\x0e\n\x06\x66olded\x18\x05 \x01(\x08\x12!\n\x05table\x18\n \x01(\x0b\x32\x10.qscope.v1.TableH\x00\x12(\n\tline_plot\x18\x0b \x01(\x0b\x32\x13.qscope.v1.LinePlotH\x00\x12#\n\x06matrix\x18\x0c \x01(\x0b\x32\x11.qscope.v1.MatrixH\x00\x12%\n\x07samples\x18\r \x01(\x0b\x32\x12.qscope.v1.SamplesH\x00\x12#\n\x06tokens\x18\x0e \x01(\x0b\x32\x11.qscope.v1.TokensH\x00\x12!\n\x05\x66\x61\x63ts\x18\x0f \x01(\x0b\x32\x10.qscope.v1.FactsH\x00\x12\'\n\x08verbatim\x18\x10 \x01(\x0b\x32\x13.qscope.v1.VerbatimH\x00\x42\t\n\x07\x63ontent\"X\n\x0cNumberFormat\x12/\n\x05style\x18\x01 \x01(\x0e\x32\x16.qscope.v1.NumberStyleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06\x64igits\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18\x0c\"\xf3\x01\n\x05Table\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x31\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x16.qscope.v1.TableColumnB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12!\n\x04rows\x18\x03 \x03(\x0b\x32\x13.qscope.v1.TableRow:\x82\x01\xbaH\x7f\x1a}\n\x0btable.cells\x12\x33\x65very row of a table needs one cell for each column\x1a\x39this.rows.all(row, size(row.cells) == size(this.columns))\"g\n\x0bTableColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.NumberFormat\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"/\n\x08TableRow\x12#\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x14.qscope.v1.TableCell\"a\n\tTableCell\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x13\n\x06spread\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\t\n\x01n\x18\x04 \x01(\x04\x42\x07\n\x05valueB\t\n\x07_spread\"\xc2\x02\n\x08LinePlot\x12&\n\x01x\x18\x01 \x01(\x0b\x32\x13.qscope.v1.PlotAxisB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x01y\x18\x02 \x01(\x0b\x32\x13.qscope.v1.PlotAxisB\x06\xbaH\x03\xc8\x01\x01\x12%\n\x06series\x18\x03 \x03(\x0b\x32\x15.qscope.v1.PlotSeries\x12&\n\x07markers\x18\x04 \x03(\x0b\x32\x15.qscope.v1.PlotMarker\x12\x0f\n\x07ordered\x18\x05 \x01(\x08\x12\x0c\n\x04\x62\x61nd\x18\x06 \x01(\t:x\xbaHu\x1as\n\x0eline_plot.band\x12(a plot with bands must say what they are\x1a\x37this.band != \'\' || this.series.all(s, size(s.low) == 0)\"O\n\x08PlotAxis\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\x08\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.NumberFormat\"\xe3\x02\n\nPlotSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x03(\x01\x12\t\n\x01y\x18\x03 \x03(\x01\x12\x0b\n\x03low\x18\x04 \x03(\x01\x12\x0c\n\x04high\x18\x05 \x03(\x01:\x95\x02\xbaH\x91\x02\x1aS\n\x13plot_series.lengths\x12\x1e\x61 curve needs one y for each x\x1a\x1csize(this.x) == size(this.y)\x1a\xb9\x01\n\x18plot_series.band_lengths\x12?the edges of a band are both empty or have one value for each x\x1a\\size(this.low) == size(this.high) && (size(this.low) == 0 || size(this.low) == size(this.x))\"&\n\nPlotMarker\x12\t\n\x01x\x18\x01 \x01(\x01\x12\r\n\x05label\x18\x02 \x01(\t\"\x99\x03\n\x06Matrix\x12\x11\n\trow_title\x18\x01 \x01(\t\x12\x14\n\x0c\x63olumn_title\x18\x02 \x01(\t\x12\x1c\n\nrow_labels\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x1f\n\rcolumn_labels\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x13\n\x0bscale_title\x18\x06 \x01(\t\x12\x10\n\x03low\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tdiverging\x18\t \x01(\x08\x12\'\n\x06\x66ormat\x18\n \x01(\x0b\x32\x17.qscope.v1.NumberFormat:\x8f\x01\xbaH\x8b\x01\x1a\x88\x01\n\rmatrix.values\x12\x30\x61 matrix needs one value for each row and column\x1a\x45size(this.values) == size(this.row_labels) * size(this.column_labels)B\x06\n\x04_lowB\x07\n\x05_high\"\x8a\x02\n\x07Samples\x12,\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x14.qscope.v1.SampleArmB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\"\n\x04rows\x18\x02 \x03(\x0b\x32\x14.qscope.v1.SampleRow\x12\x13\n\x0bvalue_title\x18\x03 \x01(\t\x12\x10\n\x03max\x18\x04 \x01(\x01H\x00\x88\x01\x01:~\xbaH{\x1ay\n\rsamples.cells\x12\x30\x65very row of samples needs one cell for each arm\x1a\x36this.rows.all(row, size(row.cells) == size(this.arms))B\x06\n\x04_max\".\n\tSampleArm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"A\n\tSampleRow\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12$\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x15.qscope.v1.SampleCell\"O\n\nSampleCell\x12\x0c\n\x04text\x18\x01 \x01(\t\x12%\n\x06tokens\x18\x02 \x03(\x0b\x32\x15.qscope.v1.TokenValue\x12\x0c\n\x04note\x18\x03 \x01(\t\")\n\nTokenValue\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"d\n\x06Tokens\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.qscope.v1.TokenSequence\x12\x13\n\x0bvalue_title\x18\x02 \x01(\t\x12\x10\n\x03max\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_max\"E\n\rTokenSequence\x12\r\n\x05label\x18\x01 \x01(\t\x12%\n\x06tokens\x18\x02 \x03(\x0b\x32\x15.qscope.v1.TokenValue\"\'\n\x05\x46\x61\x63ts\x12\x1e\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x0f.qscope.v1.Fact\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"*\n\x08Verbatim\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t*Y\n\nReportTone\x12\x1b\n\x17REPORT_TONE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPORT_TONE_WARNING\x10\x01\x12\x15\n\x11REPORT_TONE_ERROR\x10\x02*\xc1\x01\n\x0bNumberStyle\x12\x1c\n\x18NUMBER_STYLE_UNSPECIFIED\x10\x00\x12\x16\n\x12NUMBER_STYLE_FIXED\x10\x01\x12\x18\n\x14NUMBER_STYLE_PERCENT\x10\x02\x12\x18\n\x14NUMBER_STYLE_INTEGER\x10\x03\x12\x16\n\x12NUMBER_STYLE_COUNT\x10\x04\x12\x16\n\x12NUMBER_STYLE_BYTES\x10\x05\x12\x18\n\x14NUMBER_STYLE_SECONDS\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16qscope/v1/report.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\"U\n\x06Report\x12\r\n\x05title\x18\x01 \x01(\t\x12\x10\n\x08subtitle\x18\x02 \x01(\t\x12*\n\x08sections\x18\x03 \x03(\x0b\x32\x18.qscope.v1.ReportSection\"\xa4\x03\n\rReportSection\x12\x0f\n\x07heading\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12*\n\x08sections\x18\x03 \x03(\x0b\x32\x18.qscope.v1.ReportSection\x12#\n\x04tone\x18\x04 \x01(\x0e\x32\x15.qscope.v1.ReportTone\x12\x0e\n\x06\x66olded\x18\x05 \x01(\x08\x12!\n\x05table\x18\n \x01(\x0b\x32\x10.qscope.v1.TableH\x00\x12(\n\tline_plot\x18\x0b \x01(\x0b\x32\x13.qscope.v1.LinePlotH\x00\x12#\n\x06matrix\x18\x0c \x01(\x0b\x32\x11.qscope.v1.MatrixH\x00\x12%\n\x07samples\x18\r \x01(\x0b\x32\x12.qscope.v1.SamplesH\x00\x12#\n\x06tokens\x18\x0e \x01(\x0b\x32\x11.qscope.v1.TokensH\x00\x12!\n\x05\x66\x61\x63ts\x18\x0f \x01(\x0b\x32\x10.qscope.v1.FactsH\x00\x12\'\n\x08verbatim\x18\x10 \x01(\x0b\x32\x13.qscope.v1.VerbatimH\x00\x42\t\n\x07\x63ontent\"X\n\x0cNumberFormat\x12/\n\x05style\x18\x01 \x01(\x0e\x32\x16.qscope.v1.NumberStyleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x17\n\x06\x64igits\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18\x0c\"\xf3\x01\n\x05Table\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x31\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x16.qscope.v1.TableColumnB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12!\n\x04rows\x18\x03 \x03(\x0b\x32\x13.qscope.v1.TableRow:\x82\x01\xbaH\x7f\x1a}\n\x0btable.cells\x12\x33\x65very row of a table needs one cell for each column\x1a\x39this.rows.all(row, size(row.cells) == size(this.columns))\"g\n\x0bTableColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.NumberFormat\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"/\n\x08TableRow\x12#\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x14.qscope.v1.TableCell\"a\n\tTableCell\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06number\x18\x02 \x01(\x01H\x00\x12\x13\n\x06spread\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\t\n\x01n\x18\x04 \x01(\x04\x42\x07\n\x05valueB\t\n\x07_spread\"\xc2\x02\n\x08LinePlot\x12&\n\x01x\x18\x01 \x01(\x0b\x32\x13.qscope.v1.PlotAxisB\x06\xbaH\x03\xc8\x01\x01\x12&\n\x01y\x18\x02 \x01(\x0b\x32\x13.qscope.v1.PlotAxisB\x06\xbaH\x03\xc8\x01\x01\x12%\n\x06series\x18\x03 \x03(\x0b\x32\x15.qscope.v1.PlotSeries\x12&\n\x07markers\x18\x04 \x03(\x0b\x32\x15.qscope.v1.PlotMarker\x12\x0f\n\x07ordered\x18\x05 \x01(\x08\x12\x0c\n\x04\x62\x61nd\x18\x06 \x01(\t:x\xbaHu\x1as\n\x0eline_plot.band\x12(a plot with bands must say what they are\x1a\x37this.band != \'\' || this.series.all(s, size(s.low) == 0)\"`\n\x08PlotAxis\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0b\n\x03log\x18\x02 \x01(\x08\x12\'\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.NumberFormat\x12\x0f\n\x07include\x18\x04 \x03(\x01\"\xe3\x02\n\nPlotSeries\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x03(\x01\x12\t\n\x01y\x18\x03 \x03(\x01\x12\x0b\n\x03low\x18\x04 \x03(\x01\x12\x0c\n\x04high\x18\x05 \x03(\x01:\x95\x02\xbaH\x91\x02\x1aS\n\x13plot_series.lengths\x12\x1e\x61 curve needs one y for each x\x1a\x1csize(this.x) == size(this.y)\x1a\xb9\x01\n\x18plot_series.band_lengths\x12?the edges of a band are both empty or have one value for each x\x1a\\size(this.low) == size(this.high) && (size(this.low) == 0 || size(this.low) == size(this.x))\"&\n\nPlotMarker\x12\t\n\x01x\x18\x01 \x01(\x01\x12\r\n\x05label\x18\x02 \x01(\t\"\x99\x03\n\x06Matrix\x12\x11\n\trow_title\x18\x01 \x01(\t\x12\x14\n\x0c\x63olumn_title\x18\x02 \x01(\t\x12\x1c\n\nrow_labels\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x1f\n\rcolumn_labels\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x13\n\x0bscale_title\x18\x06 \x01(\t\x12\x10\n\x03low\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tdiverging\x18\t \x01(\x08\x12\'\n\x06\x66ormat\x18\n \x01(\x0b\x32\x17.qscope.v1.NumberFormat:\x8f\x01\xbaH\x8b\x01\x1a\x88\x01\n\rmatrix.values\x12\x30\x61 matrix needs one value for each row and column\x1a\x45size(this.values) == size(this.row_labels) * size(this.column_labels)B\x06\n\x04_lowB\x07\n\x05_high\"\x8a\x02\n\x07Samples\x12,\n\x04\x61rms\x18\x01 \x03(\x0b\x32\x14.qscope.v1.SampleArmB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12\"\n\x04rows\x18\x02 \x03(\x0b\x32\x14.qscope.v1.SampleRow\x12\x13\n\x0bvalue_title\x18\x03 \x01(\t\x12\x10\n\x03max\x18\x04 \x01(\x01H\x00\x88\x01\x01:~\xbaH{\x1ay\n\rsamples.cells\x12\x30\x65very row of samples needs one cell for each arm\x1a\x36this.rows.all(row, size(row.cells) == size(this.arms))B\x06\n\x04_max\".\n\tSampleArm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"A\n\tSampleRow\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12$\n\x05\x63\x65lls\x18\x02 \x03(\x0b\x32\x15.qscope.v1.SampleCell\"O\n\nSampleCell\x12\x0c\n\x04text\x18\x01 \x01(\t\x12%\n\x06tokens\x18\x02 \x03(\x0b\x32\x15.qscope.v1.TokenValue\x12\x0c\n\x04note\x18\x03 \x01(\t\")\n\nTokenValue\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"d\n\x06Tokens\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.qscope.v1.TokenSequence\x12\x13\n\x0bvalue_title\x18\x02 \x01(\t\x12\x10\n\x03max\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x06\n\x04_max\"E\n\rTokenSequence\x12\r\n\x05label\x18\x01 \x01(\t\x12%\n\x06tokens\x18\x02 \x03(\x0b\x32\x15.qscope.v1.TokenValue\"\'\n\x05\x46\x61\x63ts\x12\x1e\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x0f.qscope.v1.Fact\"#\n\x04\x46\x61\x63t\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"*\n\x08Verbatim\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t*Y\n\nReportTone\x12\x1b\n\x17REPORT_TONE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPORT_TONE_WARNING\x10\x01\x12\x15\n\x11REPORT_TONE_ERROR\x10\x02*\xc1\x01\n\x0bNumberStyle\x12\x1c\n\x18NUMBER_STYLE_UNSPECIFIED\x10\x00\x12\x16\n\x12NUMBER_STYLE_FIXED\x10\x01\x12\x18\n\x14NUMBER_STYLE_PERCENT\x10\x02\x12\x18\n\x14NUMBER_STYLE_INTEGER\x10\x03\x12\x16\n\x12NUMBER_STYLE_COUNT\x10\x04\x12\x16\n\x12NUMBER_STYLE_BYTES\x10\x05\x12\x18\n\x14NUMBER_STYLE_SECONDS\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,10 +58,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLES'].fields_by_name['arms']._serialized_options = b'\272H\005\222\001\002\010\001'
   _globals['_SAMPLES']._loaded_options = None
   _globals['_SAMPLES']._serialized_options = b'\272H{\032y\n\rsamples.cells\0220every row of samples needs one cell for each arm\0326this.rows.all(row, size(row.cells) == size(this.arms))'
-  _globals['_REPORTTONE']._serialized_start=3184
-  _globals['_REPORTTONE']._serialized_end=3273
-  _globals['_NUMBERSTYLE']._serialized_start=3276
-  _globals['_NUMBERSTYLE']._serialized_end=3469
+  _globals['_REPORTTONE']._serialized_start=3201
+  _globals['_REPORTTONE']._serialized_end=3290
+  _globals['_NUMBERSTYLE']._serialized_start=3293
+  _globals['_NUMBERSTYLE']._serialized_end=3486
   _globals['_REPORT']._serialized_start=66
   _globals['_REPORT']._serialized_end=151
   _globals['_REPORTSECTION']._serialized_start=154
@@ -79,31 +79,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEPLOT']._serialized_start=1166
   _globals['_LINEPLOT']._serialized_end=1488
   _globals['_PLOTAXIS']._serialized_start=1490
-  _globals['_PLOTAXIS']._serialized_end=1569
-  _globals['_PLOTSERIES']._serialized_start=1572
-  _globals['_PLOTSERIES']._serialized_end=1927
-  _globals['_PLOTMARKER']._serialized_start=1929
-  _globals['_PLOTMARKER']._serialized_end=1967
-  _globals['_MATRIX']._serialized_start=1970
-  _globals['_MATRIX']._serialized_end=2379
-  _globals['_SAMPLES']._serialized_start=2382
-  _globals['_SAMPLES']._serialized_end=2648
-  _globals['_SAMPLEARM']._serialized_start=2650
-  _globals['_SAMPLEARM']._serialized_end=2696
-  _globals['_SAMPLEROW']._serialized_start=2698
-  _globals['_SAMPLEROW']._serialized_end=2763
-  _globals['_SAMPLECELL']._serialized_start=2765
-  _globals['_SAMPLECELL']._serialized_end=2844
-  _globals['_TOKENVALUE']._serialized_start=2846
-  _globals['_TOKENVALUE']._serialized_end=2887
-  _globals['_TOKENS']._serialized_start=2889
-  _globals['_TOKENS']._serialized_end=2989
-  _globals['_TOKENSEQUENCE']._serialized_start=2991
-  _globals['_TOKENSEQUENCE']._serialized_end=3060
-  _globals['_FACTS']._serialized_start=3062
-  _globals['_FACTS']._serialized_end=3101
-  _globals['_FACT']._serialized_start=3103
-  _globals['_FACT']._serialized_end=3138
-  _globals['_VERBATIM']._serialized_start=3140
-  _globals['_VERBATIM']._serialized_end=3182
+  _globals['_PLOTAXIS']._serialized_end=1586
+  _globals['_PLOTSERIES']._serialized_start=1589
+  _globals['_PLOTSERIES']._serialized_end=1944
+  _globals['_PLOTMARKER']._serialized_start=1946
+  _globals['_PLOTMARKER']._serialized_end=1984
+  _globals['_MATRIX']._serialized_start=1987
+  _globals['_MATRIX']._serialized_end=2396
+  _globals['_SAMPLES']._serialized_start=2399
+  _globals['_SAMPLES']._serialized_end=2665
+  _globals['_SAMPLEARM']._serialized_start=2667
+  _globals['_SAMPLEARM']._serialized_end=2713
+  _globals['_SAMPLEROW']._serialized_start=2715
+  _globals['_SAMPLEROW']._serialized_end=2780
+  _globals['_SAMPLECELL']._serialized_start=2782
+  _globals['_SAMPLECELL']._serialized_end=2861
+  _globals['_TOKENVALUE']._serialized_start=2863
+  _globals['_TOKENVALUE']._serialized_end=2904
+  _globals['_TOKENS']._serialized_start=2906
+  _globals['_TOKENS']._serialized_end=3006
+  _globals['_TOKENSEQUENCE']._serialized_start=3008
+  _globals['_TOKENSEQUENCE']._serialized_end=3077
+  _globals['_FACTS']._serialized_start=3079
+  _globals['_FACTS']._serialized_end=3118
+  _globals['_FACT']._serialized_start=3120
+  _globals['_FACT']._serialized_end=3155
+  _globals['_VERBATIM']._serialized_start=3157
+  _globals['_VERBATIM']._serialized_end=3199
 # @@protoc_insertion_point(module_scope)

@@ -137,14 +137,16 @@ class LinePlot(_message.Message):
     def __init__(self, x: _Optional[_Union[PlotAxis, _Mapping]] = ..., y: _Optional[_Union[PlotAxis, _Mapping]] = ..., series: _Optional[_Iterable[_Union[PlotSeries, _Mapping]]] = ..., markers: _Optional[_Iterable[_Union[PlotMarker, _Mapping]]] = ..., ordered: _Optional[bool] = ..., band: _Optional[str] = ...) -> None: ...
 
 class PlotAxis(_message.Message):
-    __slots__ = ("label", "log", "format")
+    __slots__ = ("label", "log", "format", "include")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
     label: str
     log: bool
     format: NumberFormat
-    def __init__(self, label: _Optional[str] = ..., log: _Optional[bool] = ..., format: _Optional[_Union[NumberFormat, _Mapping]] = ...) -> None: ...
+    include: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., log: _Optional[bool] = ..., format: _Optional[_Union[NumberFormat, _Mapping]] = ..., include: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class PlotSeries(_message.Message):
     __slots__ = ("name", "x", "y", "low", "high")
