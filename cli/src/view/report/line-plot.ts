@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { type LinePlot, PlotAxisSchema, type PlotSeries } from '../../gen/qscope/v1/report_pb.js';
 import { type Content, type Html, html, json } from './html.js';
-import { formatNumber, formatTick, grouped } from './numbers.js';
+import { formatNumber, grouped, tickTexts } from './numbers.js';
 import { LINE_COLOURS, lineClass } from './palette.js';
 import { type Scale, scaleOf } from './scale.js';
 
@@ -48,7 +48,7 @@ function draw(plot: LinePlot, title: string): Html {
   const yOptions = { values: [...allY(series), ...yAxis.include], log: yAxis.log, round: true, count: Y_TICKS };
   // The widest number decides where the axis stands.
   const probe = scaleOf({ ...yOptions, range: [0, 1] });
-  const yTexts = probe.ticks.map((tick) => formatTick(tick, probe.step, yAxis.format));
+  const yTexts = tickTexts(probe.ticks, probe.step, yAxis.format);
   const left = Math.round(10 + LABEL_UNITS * Math.max(2, ...yTexts.map((text) => text.length)));
   const y = scaleOf({ ...yOptions, range: [HEIGHT - BOTTOM, top] });
   const xValues = [...allX(series), ...markers.map(({ x }) => x), ...xAxis.include];
@@ -58,11 +58,11 @@ function draw(plot: LinePlot, title: string): Html {
     const at = place(y.at(tick));
     return html`<path d="M${left} ${at}H${WIDTH - RIGHT}"/><text x="${left - 5}" y="${at}" dy=".34em">${yTexts[index]}</text>`;
   });
-  const columns = x.ticks.map((tick) => {
+  const xTexts = tickTexts(x.ticks, x.step, xAxis.format);
+  const columns = x.ticks.map((tick, index) => {
     const at = place(x.at(tick));
     const anchor = at > WIDTH - RIGHT - 12 ? html` class="last"` : undefined;
-    const text = formatTick(tick, x.step, xAxis.format);
-    return html`<path d="M${at} ${HEIGHT - BOTTOM}v4"/><text x="${at}" y="${HEIGHT - BOTTOM + 15}"${anchor}>${text}</text>`;
+    return html`<path d="M${at} ${HEIGHT - BOTTOM}v4"/><text x="${at}" y="${HEIGHT - BOTTOM + 15}"${anchor}>${xTexts[index]}</text>`;
   });
   const lines = markers
     .filter((marker) => Number.isFinite(x.at(marker.x)))

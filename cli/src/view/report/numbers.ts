@@ -28,22 +28,27 @@ export function grouped(value: number): string {
 }
 
 /**
- * The numbers of an axis: as the format says, with as many decimals as tell neighbours apart.
+ * The numbers of an axis: as the format says, all in one unit, with as many decimals as tell neighbours apart.
  *
  * @param step the distance of two ticks; 0 on a logarithmic axis.
  */
-export function formatTick(value: number, step: number, format?: NumberFormat): string {
+export function tickTexts(ticks: readonly number[], step: number, format?: NumberFormat): string[] {
   const style = format?.style ?? NumberStyle.UNSPECIFIED;
-  const places = (unit: number) => (step > 0 ? Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9)) : 0);
-  if (style === NumberStyle.PERCENT) {
-    return step > 0 ? `${(100 * value).toFixed(places(0.01))}%` : `${Number((100 * value).toPrecision(2))}%`;
-  }
-  if (style === NumberStyle.BYTES || style === NumberStyle.SECONDS) return formatNumber(value, format);
-  const size = Math.abs(value);
-  if (size >= 1e4 && step > 0) {
-    const [unit, suffix] = size >= 1e9 ? [1e9, 'G'] : size >= 1e6 ? [1e6, 'M'] : [1e3, 'k'];
-    return `${(value / unit).toFixed(places(unit))}${suffix}`;
-  }
-  if (step > 0 && step >= 1e-4) return value.toFixed(places(1));
-  return value === 0 ? '0' : Number(value.toPrecision(3)).toString().replace('e+', 'e');
+  const reach = Math.max(...ticks.map(Math.abs));
+  const places = (unit: number) => Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9));
+  return ticks.map((tick) => {
+    if (style === NumberStyle.BYTES || style === NumberStyle.SECONDS) return formatNumber(tick, format);
+    if (style === NumberStyle.PERCENT) {
+      return step > 0 ? `${(100 * tick).toFixed(places(0.01))}%` : `${Number((100 * tick).toPrecision(2))}%`;
+    }
+    if (tick === 0) return '0';
+    if (step === 0 || step < 1e-4 || reach >= 1e12) return shortest(tick);
+    if (reach < 1e4) return tick.toFixed(places(1));
+    const [unit, suffix] = reach >= 1e9 ? [1e9, 'G'] : reach >= 1e6 ? [1e6, 'M'] : [1e3, 'k'];
+    return `${(tick / unit).toFixed(places(unit))}${suffix}`;
+  });
+}
+
+function shortest(value: number): string {
+  return Number(value.toPrecision(3)).toString().replace('e+', 'e');
 }

@@ -32,7 +32,7 @@ const LIGHT: Theme = {
     'error-paper': '#fbeae7',
   },
   lines: ['#0072b2', '#c45100', '#00805c', '#a8438a', '#8a6d00', '#2f8fc4', '#5b4bb5', '#555555'],
-  viridis: [0, 0.78],
+  viridis: [0, 0.58],
   heat: ['#fdfcf9', '#9cc4de', '#2f7fb4', '#083a5c'],
   positive: ['#fdfcf9', '#f7c794', '#e08214', '#8f4300'],
   negative: ['#fdfcf9', '#a9cbe4', '#4393c3', '#1a4f85'],
@@ -53,7 +53,7 @@ const DARK: Theme = {
     'error-paper': '#331c1b',
   },
   lines: ['#56b4e9', '#f0884a', '#2fbf93', '#d98fc0', '#d6bd3f', '#9ecbea', '#a99cf0', '#b5b5b5'],
-  viridis: [0.3, 1],
+  viridis: [0.36, 1],
   heat: ['#15171a', '#1d4a66', '#3f8fbd', '#c6e4f5'],
   positive: ['#15171a', '#5e3611', '#c77a22', '#fbc98a'],
   negative: ['#15171a', '#1c4261', '#3f86b8', '#a9d4f2'],
@@ -61,7 +61,7 @@ const DARK: Theme = {
 
 const VIRIDIS = ['#440154', '#472d7b', '#3b528b', '#2c728e', '#21918c', '#28ae80', '#5ec962', '#addc30', '#fde725'];
 const WORDS_LIGHT = '#ffffff';
-const WORDS_DARK = '#101112';
+const WORDS_DARK = '#000000';
 
 /** Shades of an ordered family of curves. */
 export const ORDERED_SHADES = 16;

@@ -39,21 +39,27 @@ function linearScale(
 ): Scale {
   let [from, to] = [low, high];
   // Closer than any step between them could be told.
-  if (to - from < 1e-300) {
+  if (to - from <= Math.max(1e-300, 1e-12 * Math.max(Math.abs(from), Math.abs(to)))) {
     const room = Math.abs(from) < 1e-300 ? 0.5 : Math.abs(from) / 2;
-    [from, to] = [from - room, to + room];
+    [from, to] = [Math.max(-Number.MAX_VALUE, from - room), Math.min(Number.MAX_VALUE, to + room)];
   }
   // An axis that nearly begins at zero begins at zero.
   if (round && from > 0 && from < 0.4 * to) from = 0;
   // Divided before it is subtracted: the extremes of a double would overflow.
   const step = niceStep(to / count - from / count);
-  if (round) [from, to] = [Math.floor(from / step + 1e-9) * step, Math.ceil(to / step - 1e-9) * step];
+  if (round) {
+    from = Math.max(-Number.MAX_VALUE, Math.floor(from / step + 1e-9) * step);
+    to = Math.min(Number.MAX_VALUE, Math.ceil(to / step - 1e-9) * step);
+  }
   const ticks: number[] = [];
   const first = Math.ceil(from / step - 1e-9);
   const last = Math.floor(to / step + 1e-9);
   // Numbers so large that steps of this size vanish in their rounding have no ticks between.
   if (Number.isSafeInteger(first) && last - first < 100) {
-    for (let index = first; index <= last; index++) ticks.push(Number((index * step).toPrecision(12)));
+    for (let index = first; index <= last; index++) {
+      const tick = Number((index * step).toPrecision(12));
+      if (Number.isFinite(tick)) ticks.push(tick);
+    }
   }
   return { at: placed((value) => value, from, to, range), ticks, step };
 }
@@ -62,9 +68,9 @@ function logScale(low: number, high: number, range: readonly [number, number], r
   let [from, to] = [Math.log10(low), Math.log10(high)];
   if (to - from < 0.2) [from, to] = [from - 0.1, to + 0.1];
   const mantissas = to - from > 3 ? [1] : to - from > 1.2 ? [1, 3] : [1, 2, 5];
-  const decades = Math.max(1, Math.ceil((to - from) / 6));
+  const decades = Math.max(1, Math.ceil((to - from) / 8));
   let ticks: number[] = [];
-  for (let decade = Math.floor(from); decade <= Math.ceil(to); decade++) {
+  for (let decade = Math.floor(from) - decades; decade <= Math.ceil(to) + decades; decade++) {
     if (mantissas.length === 1 && decade % decades !== 0) continue;
     for (const mantissa of mantissas) ticks.push(Number(`${mantissa}e${decade}`));
   }
