@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError, type OutputConfiguration } from './commander.js';
 import { ExitCode, UserError } from './errors.js';
+import { version } from './version.js';
 import { forbidColour, hasColour, printNote, writeText } from './view/output.js';
 
 /**
@@ -14,6 +14,7 @@ const COMMANDS: ReadonlyArray<readonly [name: string, summary: string]> = [
   ['steer', 'change what a model writes by its features, beside controls'],
   ['plan', 'show what an experiment would do and need, without starting it'],
   ['runs', 'list, show, watch, stop and resume runs'],
+  ['report', 'write a run as one HTML page'],
   ['config', 'check, show and create experiment files'],
   ['worker', 'start, inspect and stop the background worker'],
   ['doctor', 'check this installation'],
@@ -92,9 +93,4 @@ function report(error: unknown): number {
     `This is a bug in qscope ${version()} (node ${process.version}, ${process.platform}). Please report it with the lines above.`,
   );
   return ExitCode.internal;
-}
-
-function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return JSON.parse(readFileSync(file, 'utf8')).version;
 }

@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from google.protobuf import json_format
+
 from qscope.runs.checkpoints import Checkpoints
+from qscope.runs.files import replacing
 from qscope.runs.folder import RunFolder
 from qscope.runs.journal import Journal
 from qscope.runs.sinks import Sink, open_sinks
+from qscope.runs.violations import violations
 from qscope.v1.experiment_pb2 import Experiment
+from qscope.v1.report_pb2 import Report
 from qscope.v1.run_event_pb2 import (
     LOG_LEVEL_INFO,
     LOG_LEVEL_WARNING,
@@ -126,6 +131,20 @@ class RunContext:
         inside = (self.folder / path).resolve().relative_to(self.folder.resolve())
         assert (self.folder / inside).exists(), f"artifact {inside} was announced before it was written"
         self._journal.append(durable=True, artifact=Artifact(path=str(inside), kind=kind, description=description))
+
+    def report(self, report: Report) -> None:
+        """What the run found, for `qscope report`: ``artifacts/report.json``, in the place of an earlier one.
+
+        Text is shown as it is, never as markup. Tokens that end inside a character need decoding with ``"replace"``:
+        protobuf takes whole characters only.
+        """
+        faults = violations(report)
+        assert not faults, f"the report breaks its contract: {faults}"
+        path = self.artifacts / "report.json"
+        with replacing(path) as temporary:
+            text = json_format.MessageToJson(report, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        self.artifact(path, kind="report", description=report.title)
 
     def _checkpoint_written(self, path: Path, step: int, size: int) -> None:
         written = CheckpointWritten(path=str(path.relative_to(self.run.path)), step=step, bytes=size)

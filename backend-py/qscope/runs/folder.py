@@ -11,6 +11,7 @@ cancel.json        a request to stop that process
 run.lock           locked while a process works in the folder
 checkpoints/       `checkpoints.py`
 artifacts/         results
+report.html        written by `qscope report`, for people only
 =================  ====================================================================
 """
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 
 import pytest
+from google.protobuf import json_format
 
 from qscope.errors import UserError
 from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail
 from qscope.runs.context import _Rate
+from qscope.v1 import report_pb2
 from qscope.v1 import run_event_pb2 as ev
 
 
@@ -53,6 +56,47 @@ def test_everything_a_recipe_says_is_in_the_journal(run, journal):
 def test_an_artifact_lies_inside_the_run_folder(run, journal, tmp_path):
     with pytest.raises(ValueError, match="subpath"):
         RunContext(run, journal).artifact(tmp_path / "elsewhere", "x")
+
+
+def _report(**section) -> report_pb2.Report:
+    return report_pb2.Report(title="found", sections=[report_pb2.ReportSection(heading="part", **section)])
+
+
+def test_a_report_is_whole_announced_and_replaces_the_earlier_one(run, journal):
+    context = RunContext(run, journal)
+    context.report(report_pb2.Report(title="draft"))
+    cell = report_pb2.TableCell(number=math.nan, spread=0.5, n=3)
+    table = report_pb2.Table(columns=[{"name": "Ü\n<b>"}], rows=[report_pb2.TableRow(cells=[cell])])
+    context.report(_report(table=table))
+    read = json_format.Parse((context.artifacts / "report.json").read_text(encoding="utf-8"), report_pb2.Report())
+    assert math.isnan(read.sections[0].table.rows[0].cells[0].number)
+    assert read.sections[0].table.columns[0].name == "Ü\n<b>"
+    assert [path.name for path in context.artifacts.iterdir()] == ["report.json"]
+    assert [(event.artifact.kind, event.artifact.path, event.artifact.description) for event in tail(run.events)] == [
+        ("report", "artifacts/report.json", "draft"),
+        ("report", "artifacts/report.json", "found"),
+    ]
+
+
+_AXES = {"x": report_pb2.PlotAxis(label="step"), "y": report_pb2.PlotAxis(label="FVU")}
+_BROKEN = {
+    "line_plot.series[0]": {"line_plot": report_pb2.LinePlot(**_AXES, series=[{"x": [1, 2], "y": [1]}])},
+    "line_plot": {
+        "line_plot": report_pb2.LinePlot(**_AXES, series=[{"x": [1], "y": [1], "low": [0], "high": [2]}]),
+    },
+    "table": {"table": report_pb2.Table(columns=[{"name": "a"}], rows=[report_pb2.TableRow()])},
+    "matrix": {"matrix": report_pb2.Matrix(row_labels=["a"], column_labels=["b"], values=[1, 2])},
+    "samples": {"samples": report_pb2.Samples(arms=[{"name": "a"}], rows=[{"prompt": "p"}])},
+}
+
+
+@pytest.mark.parametrize("place", _BROKEN)
+def test_a_report_whose_numbers_do_not_fit_together_is_a_bug_of_the_recipe(run, journal, place):
+    context = RunContext(run, journal)
+    with pytest.raises(AssertionError, match=re.escape(f"'sections[0].{place}'")):
+        context.report(_report(**_BROKEN[place]))
+    assert list(context.artifacts.iterdir()) == []
+    assert list(tail(run.events)) == []
 
 
 def test_checkpoints_keep_what_the_experiment_says(run, journal):

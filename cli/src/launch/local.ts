@@ -1,7 +1,7 @@
-import { join } from 'node:path';
 import { ExitCode, UserError } from '../errors.js';
 import { RunState } from '../gen/qscope/v1/run_event_pb.js';
 import type { CancelMode, Run } from '../gen/qscope/v1/run_pb.js';
+import { logFile } from '../run-folder.js';
 import type { WorkerSession } from '../worker/connect.js';
 import type { Job, Launcher } from './launcher.js';
 import { tailLines } from './tail.js';
@@ -43,7 +43,7 @@ export class LocalLauncher implements Launcher {
 
   logs(run: Run, { follow, signal }: { follow: boolean; signal?: AbortSignal }): AsyncIterable<string> {
     const hasEnded = async () => !follow || isTerminal((await this.status(run.runId)).state);
-    return tailLines(join(run.folder, 'run.log'), hasEnded, signal);
+    return tailLines(logFile(run.folder), hasEnded, signal);
   }
 }
 

@@ -1,5 +1,6 @@
 import { RunState } from '../gen/qscope/v1/run_event_pb.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
+import { logFile } from '../run-folder.js';
 
 /**
  * What to show of a run that did not succeed: one sentence, what to do, the end of its log. Empty for one that did.
@@ -13,7 +14,7 @@ export function failureLines(run: Run): string[] {
   // A traceback is only sent for bugs of ours, and then the log ends with the same one.
   const tail = failure?.traceback ? failure.traceback.trimEnd().split('\n') : logTail;
   if (tail.length > 0) lines.push('', ...tail.map((line) => `  ${line}`));
-  lines.push('', `Log: ${folder}/run.log`);
+  lines.push('', `Log: ${logFile(folder)}`);
   return lines;
 }
 

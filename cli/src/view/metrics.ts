@@ -1,36 +1,37 @@
 import { decimals, percent, significant } from './format.js';
 
+/** How the numbers of a metric are written: with so many decimals, as percent, or with 4 significant digits. */
+export type MetricFormat = number | 'percent' | 'significant';
+
 /** How a metric is shown. Names that are not listed appear after these, as they are. */
 interface Style {
   label: string;
-  format: (value: number) => string;
+  format: MetricFormat;
 }
 
-const fixed = (digits: number) => (value: number) => decimals(value, digits);
-
 const STYLES: Readonly<Record<string, Style>> = {
-  fvu: { label: 'FVU', format: fixed(4) },
-  cosine: { label: 'cosine', format: fixed(4) },
-  l0: { label: 'L0', format: fixed(1) },
-  dead_share: { label: 'dead', format: percent },
-  ce_recovered: { label: 'CE rec.', format: fixed(4) },
-  ce_delta: { label: 'CE +', format: fixed(4) },
-  kl: { label: 'KL', format: fixed(4) },
-  fvu_all_tokens: { label: 'FVU all', format: fixed(4) },
-  feature: { label: 'feature', format: String },
-  held_out_auc: { label: 'AUC', format: fixed(3) },
-  auc_low: { label: 'low', format: fixed(3) },
-  auc_high: { label: 'high', format: fixed(3) },
-  score: { label: 'score', format: fixed(3) },
-  held_out_score: { label: 'held out', format: fixed(3) },
-  mean_positive: { label: 'mean +', format: fixed(3) },
-  mean_negative: { label: 'mean -', format: fixed(3) },
-  rate_positive: { label: 'fires +', format: percent },
-  rate_negative: { label: 'fires -', format: percent },
-  ambient: { label: 'ambient', format: String },
-  loss: { label: 'loss', format: significant },
-  aux_loss: { label: 'aux loss', format: significant },
-  grad_norm: { label: 'gradient', format: significant },
+  fvu: { label: 'FVU', format: 4 },
+  cosine: { label: 'cosine', format: 4 },
+  l0: { label: 'L0', format: 1 },
+  dead_share: { label: 'dead', format: 'percent' },
+  ce_recovered: { label: 'CE rec.', format: 4 },
+  ce_delta: { label: 'CE +', format: 4 },
+  kl: { label: 'KL', format: 4 },
+  fvu_all_tokens: { label: 'FVU all', format: 4 },
+  feature: { label: 'feature', format: 0 },
+  held_out_auc: { label: 'AUC', format: 3 },
+  auc_low: { label: 'low', format: 3 },
+  auc_high: { label: 'high', format: 3 },
+  score: { label: 'score', format: 3 },
+  held_out_score: { label: 'held out', format: 3 },
+  mean_positive: { label: 'mean +', format: 3 },
+  mean_negative: { label: 'mean -', format: 3 },
+  rate_positive: { label: 'fires +', format: 'percent' },
+  rate_negative: { label: 'fires -', format: 'percent' },
+  ambient: { label: 'ambient', format: 0 },
+  loss: { label: 'loss', format: 'significant' },
+  aux_loss: { label: 'aux loss', format: 'significant' },
+  grad_norm: { label: 'gradient', format: 'significant' },
 };
 
 /** Metrics of the evaluation carry this prefix. */
@@ -41,7 +42,13 @@ export function metricLabel(name: string): string {
 }
 
 export function formatMetric(name: string, value: number): string {
-  return (STYLES[base(name)]?.format ?? significant)(value);
+  const format = metricFormat(name);
+  if (typeof format === 'number') return decimals(value, format);
+  return format === 'percent' ? percent(value) : significant(value);
+}
+
+export function metricFormat(name: string): MetricFormat {
+  return STYLES[base(name)]?.format ?? 'significant';
 }
 
 /**
