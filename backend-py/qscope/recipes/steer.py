@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from qscope.errors import UserError
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model
 from qscope.models.generation import Generation, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
@@ -17,14 +19,13 @@ from qscope.models.prompts import Prompt, render_prompt
 from qscope.recipes.shared import open_tokens, place_of_saes
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
-from qscope.sae import formats
-from qscope.sae.topk import TopKSae
 from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.calibration import measure_activity
-from qscope.steering.controls import Activity, control_arm, refuse_meaningless_controls, with_factor
+from qscope.steering.controls import control_arm, refuse_meaningless_controls, with_factor
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.resolver import SpecResolver
+from qscope.steering.saes import NoSaes, Saes, StoredSaes
 from qscope.steering.scales import Scales
 from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams, shares
 from qscope.steering.summary import summarise
@@ -62,40 +63,33 @@ def run(context: RunContext) -> None:
     check_hooks(loaded)
     for fact in implementation_facts(loaded):
         context.info(fact)
-    saes = _Saes(context, loaded)
+    tools = _Tools(_open_saes(context, loaded))
     prompts = _prompts(context, loaded)
-    arms = _arms(context, loaded, saes)
+    arms = _arms(context, loaded, tools)
     context.info(f"{len(prompts)} prompts x {task.samples} samples x {len(arms)} arms")
 
-    rows = _generate(context, loaded, prompts, arms, saes)
-    costs = _side_effects(context, loaded, arms, saes)
+    rows = _generate(context, loaded, prompts, arms, tools.saes)
+    costs = _side_effects(context, loaded, arms, tools.saes)
     for row, language in zip(rows, languages([row["text"] for row in rows]), strict=True):
         row["language"] = language
-    _report(context, loaded, rows, costs, saes.scales)
+    _report(context, loaded, rows, costs, tools.scales)
 
 
-class _Saes:
-    """The SAEs the run needs, loaded layer by layer, and what is measured about their features."""
+@dataclass
+class _Tools:
+    """What every arm needs: the SAEs, and what was measured about their features."""
 
-    def __init__(self, context: RunContext, loaded: LoadedModel) -> None:
-        self._context, self._loaded = context, loaded
-        self._by_layer: dict[int, TopKSae] = {}
-        self._activity: dict[int, Activity] = {}
-        self.scales = Scales()
+    saes: Saes
+    scales: Scales = field(default_factory=Scales)
 
-    def of(self, layer: int) -> TopKSae:
-        if layer not in self._by_layer:
-            task, offline = self._context.experiment.steer, self._context.experiment.model_options.offline
-            place = place_of_saes(task.sae, self._context.folder.parent, at="steer.sae")
-            found = formats.load(place, [layer], offline=offline)
-            formats.refuse_if_foreign(found, self._loaded.facts, field="steer.sae")
-            self._by_layer[layer] = found[layer].to(self._loaded.device)
-        return self._by_layer[layer]
 
-    def activity(self, layer: int) -> Activity:
-        if layer not in self._activity:
-            self._activity[layer] = measure_activity(self._loaded, self.of(layer))
-        return self._activity[layer]
+def _open_saes(context: RunContext, loaded: LoadedModel) -> Saes:
+    task, offline = context.experiment.steer, context.experiment.model_options.offline
+    try:
+        place = place_of_saes(task.sae, context.folder.parent, at="steer.sae")
+    except UserError as error:
+        return NoSaes(error)
+    return StoredSaes(place, loaded, offline=offline, tell=context.warning, at="steer.sae")
 
 
 def _prompts(context: RunContext, loaded: LoadedModel) -> list[Prompt]:
@@ -118,7 +112,6 @@ def _prompts(context: RunContext, loaded: LoadedModel) -> list[Prompt]:
 def _beginnings(context: RunContext, loaded: LoadedModel) -> Iterator[str]:
     """The first tokens of documents, as text."""
     from qscope.data import open_text
-    from qscope.errors import UserError
 
     wanted = context.experiment.steer.prompt_text
     reader = open_text(wanted.text, at="steer.prompt_text.text", seed=context.seed_for("prompts"))
@@ -138,21 +131,22 @@ def _beginnings(context: RunContext, loaded: LoadedModel) -> Iterator[str]:
             yield loaded.tokenizer.decode(ids[: wanted.tokens]).rstrip("\ufffd")
 
 
-def _arms(context: RunContext, loaded: LoadedModel, saes: _Saes) -> list[Arm]:
+def _arms(context: RunContext, loaded: LoadedModel, tools: _Tools) -> list[Arm]:
     """Unsteered, steered and the controls, the last two at every factor."""
     task = context.experiment.steer
     factors = list(task.sweep) or [1.0]
-    resolver = SpecResolver(loaded, saes.of)
+    saes, resolver = tools.saes, SpecResolver(loaded, tools.saes)
     spec = resolver.expand(task.steering, at="steer.steering")
     steered = {
         factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), at="steer.steering") for factor in factors
     }
-    saes.scales = resolver.scales
-    if saes.scales.source:
-        context.info(f"strengths are measured against {saes.scales.source}")
+    tools.scales = resolver.scales
+    if tools.scales.source:
+        context.info(f"strengths are measured against {tools.scales.source}")
     empty = ResolvedSpec((), task.steering.conflict, (), "")
     arms = [Arm("unsteered", 0.0, empty)]
     arms += [Arm("steered", factor, numbers) for factor, numbers in steered.items()]
+    activity_of = cache(lambda layer: measure_activity(loaded, saes.whole(layer)))
     directions = _baseline_directions(context, loaded, saes, list(steered.values()))
     for control in task.controls:
         name = steer_pb2.SteeringControl.Name(control).removeprefix("STEERING_CONTROL_").lower()
@@ -165,13 +159,13 @@ def _arms(context: RunContext, loaded: LoadedModel, saes: _Saes) -> list[Arm]:
             else:
                 # The same random direction at every factor: the arm is one dose-response curve.
                 generator = torch.Generator().manual_seed(context.seed_for(f"control {name}"))
-                numbers = control_arm(steered[factor], control, generator, sae_of=saes.of, activity_of=saes.activity)
+                numbers = control_arm(steered[factor], control, generator, saes=saes, activity_of=activity_of)
             arms.append(Arm(name, factor, numbers))
     return arms
 
 
 def _baseline_directions(
-    context: RunContext, loaded: LoadedModel, saes: _Saes, specs: list[ResolvedSpec]
+    context: RunContext, loaded: LoadedModel, saes: Saes, specs: list[ResolvedSpec]
 ) -> dict[int, dict[int, torch.Tensor]]:
     """Directions of diff-in-means and SDCV by control and layer, from one pass over the texts."""
     task = context.experiment.steer
@@ -183,20 +177,20 @@ def _baseline_directions(
     for name in ("positives", "negatives"):
         at = f"steer.baselines.{name}"
         stream = open_tokens(getattr(task.baselines, name), loaded, seed=context.seed_for(name), at=at)
-        means.append(class_means(loaded, stream, task.baselines.tokens, saes.of, layers))
+        means.append(class_means(loaded, stream, task.baselines.tokens, saes, layers))
     positive, negative = means
     return {
         steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS: {
             layer: diff_in_means(positive[layer], negative[layer]) for layer in layers
         },
         steer_pb2.STEERING_CONTROL_SDCV: {
-            layer: sdcv(positive[layer], negative[layer], saes.of(layer), task.baselines.latents) for layer in layers
+            layer: sdcv(positive[layer], negative[layer], saes, layer, task.baselines.latents) for layer in layers
         },
     }
 
 
 def _generate(
-    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], arms: list[Arm], saes: _Saes
+    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], arms: list[Arm], saes: Saes
 ) -> list[dict[str, Any]]:
     """Every cell, batch by batch; what an earlier attempt of this run wrote is kept."""
     task = context.experiment.steer
@@ -234,7 +228,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _batch(
-    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], cells: list[Cell], saes: _Saes
+    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], cells: list[Cell], saes: Saes
 ) -> list[dict[str, Any]]:
     task = context.experiment.steer
     read = [prompts[cell.prompt] for cell in cells]
@@ -243,7 +237,7 @@ def _batch(
         read = [
             render_prompt(loaded.tokenizer, text, task.format, at="steer.baselines.prompt_prefix") for text in texts
         ]
-    batch = SteeredBatch(loaded, read, [cell.arm.spec for cell in cells], saes.of)
+    batch = SteeredBatch(loaded, read, [cell.arm.spec for cell in cells], saes)
     noise = [context.seed_for(f"noise {cell.prompt} {cell.sample}") for cell in cells]
     generation = Generation(
         loaded,
@@ -288,15 +282,14 @@ def _batch(
 
 
 def _side_effects(
-    context: RunContext, loaded: LoadedModel, arms: list[Arm], saes: _Saes
+    context: RunContext, loaded: LoadedModel, arms: list[Arm], saes: Saes
 ) -> dict[tuple[str, float], dict[str, float]]:
     settings = context.experiment.steer.side_effects
     if settings.tokens == 0:
         return {}
     stream = open_tokens(settings.text, loaded, seed=context.seed_for("neutral"), at="steer.side_effects.text")
     context.progress("measuring side effects", 0, 1, "")
-    sae_of: Callable[[int], TopKSae] = saes.of
-    costs = neutral_costs(loaded, [arm.spec for arm in arms], stream, settings.tokens, sae_of)
+    costs = neutral_costs(loaded, [arm.spec for arm in arms], stream, settings.tokens, saes)
     return {
         (arm.name, arm.factor): {
             "neutral_tokens": cost.tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from qscope.data import TokenStream
 from qscope.errors import UserError
 from qscope.models import LoadedModel, capture_residuals
-from qscope.sae.topk import TopKSae
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
+from qscope.steering.saes import Saes
 
 
 @dataclass
@@ -35,7 +35,7 @@ class ClassMeans:
 
 @torch.no_grad()
 def class_means(
-    loaded: LoadedModel, stream: TokenStream, tokens: int, sae_of: Callable[[int], TopKSae], layers: list[int]
+    loaded: LoadedModel, stream: TokenStream, tokens: int, saes: Saes, layers: list[int]
 ) -> dict[int, ClassMeans]:
     """Means by layer over about ``tokens`` tokens, first tokens of sequences and padding left out; float64."""
     sums: dict[int, list[Tensor]] = {}
@@ -48,7 +48,7 @@ def class_means(
         mask_BT = None if bool(batch.attention_mask_BT.all()) else batch.attention_mask_BT
         captured = capture_residuals(loaded, layers, batch.input_ids_BT, mask_BT)
         for layer, resid_BTD in captured.items():
-            sae = sae_of(layer)
+            sae = saes.whole(layer)
             resid_ND = resid_BTD[kept_BT.to(resid_BTD.device)].to(sae.dtype)
             values_NK, indices_NK = (part.cpu() for part in sae.encode(resid_ND))
             known = sums.setdefault(
@@ -74,7 +74,7 @@ def diff_in_means(positive: ClassMeans, negative: ClassMeans) -> Tensor:
     return (positive.resid_D - negative.resid_D).float()
 
 
-def sdcv(positive: ClassMeans, negative: ClassMeans, sae: TopKSae, latents: int) -> Tensor:
+def sdcv(positive: ClassMeans, negative: ClassMeans, saes: Saes, layer: int, latents: int) -> Tensor:
     """Direction [D]: the difference of the mean reconstructions from the latents that separate the classes best.
 
     A latent's separation is the difference of its means over its pooled standard deviation (Cohen's d). SDCV (arXiv
@@ -86,7 +86,7 @@ def sdcv(positive: ClassMeans, negative: ClassMeans, sae: TopKSae, latents: int)
     # A latent that never fires in either class has no variance and no difference: nothing, not infinity.
     separation_F[difference_F == 0] = 0
     kept = separation_F.topk(min(latents, len(separation_F))).indices
-    return difference_F[kept].float() @ sae.W_dec_FD.float().cpu()[kept]
+    return difference_F[kept].float() @ saes.directions(layer, kept.tolist())
 
 
 def with_directions(spec: ResolvedSpec, directions: Mapping[int, Tensor], name: str) -> ResolvedSpec:

@@ -7,7 +7,7 @@ not touched: a batch without edits installs no hook at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from qscope.sae.topk import TopKSae
 from qscope.steering.edit import CONSTANT_OPS, activations, coefficients, projection_change
 from qscope.steering.proof import Proof, RowProof
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
+from qscope.steering.saes import Saes
 from qscope.steering.where import Selector, TokenKinds, token_ids
 from qscope.v1 import steering_pb2 as pb
 
@@ -54,7 +55,7 @@ class SteeredBatch:
         loaded: the model.
         prompts: the rows.
         specs: one per row; equal objects share their arithmetic.
-        sae_of: SAE of a layer; moved to the model's device once.
+        saes: the SAEs that features and conditions belong to.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class SteeredBatch:
         loaded: LoadedModel,
         prompts: Sequence[Prompt],
         specs: Sequence[ResolvedSpec],
-        sae_of: Callable[[int], TopKSae],
+        saes: Saes,
     ) -> None:
         assert len(prompts) == len(specs), "one spec per row"
         self._loaded, self._specs = loaded, list(specs)
@@ -70,7 +71,7 @@ class SteeredBatch:
         self._kinds = TokenKinds(prompts, loaded.tokenizer)
         self._members = self._gather()
         self._conditions = self._conditions_by_layer()
-        self._saes = {layer: sae_of(layer).to(loaded.device) for layer in self._layers_with_activations()}
+        self._saes: dict[int, TopKSae] = {layer: saes.whole(layer) for layer in self._layers_with_activations()}
         self._aborted: set[int] = set()
         self._pass: _Pass | None = None
         self._constant = {layer: _Constant() for layer in self._members}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -11,6 +11,7 @@ from qscope.models import LoadedModel, capture_residuals
 from qscope.sae.topk import TopKSae
 from qscope.steering.controls import Activity
 from qscope.steering.edit import activations
+from qscope.steering.saes import Saes
 from qscope.steering.scales import Scales
 from qscope.v1.text_pb2 import TextSource
 
@@ -23,7 +24,7 @@ def measure_scales(
     loaded: LoadedModel,
     layers: Sequence[int],
     features: Sequence[tuple[int, int]],
-    sae_of: Callable[[int], TopKSae],
+    saes: Saes,
     *,
     tokens: int = _TOKENS,
 ) -> Scales:
@@ -33,7 +34,7 @@ def measure_scales(
         loaded: the model.
         layers: where the median norm is wanted.
         features: (layer, feature) whose maximum is wanted.
-        sae_of: SAE of a layer.
+        saes: the SAEs.
         tokens: how much text.
     """
     stream = _text(loaded)
@@ -49,7 +50,7 @@ def measure_scales(
             norms[layer].append(resid_ND.float().norm(dim=1).cpu())
             mine = [feature for at, feature in features if at == layer]
             if mine:
-                z_NM = activations(sae_of(layer), resid_ND, torch.tensor(mine, device=resid_ND.device))
+                z_NM = activations(saes.whole(layer), resid_ND, torch.tensor(mine, device=resid_ND.device))
                 for feature, value in zip(mine, z_NM.amax(0).tolist(), strict=True):
                     largest[layer, feature] = max(largest[layer, feature], value)
     medians = {layer: torch.cat(parts).median().item() for layer, parts in norms.items()}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from qscope.errors import UserError
-from qscope.sae.topk import TopKSae
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
+from qscope.steering.saes import Saes
 from qscope.v1 import steer_pb2
 from qscope.v1.steering_pb2 import STEERING_OP_ADD, STEERING_OP_SCALE, SteeringSpec
 
@@ -95,7 +95,7 @@ def control_arm(
     control: int,
     generator: torch.Generator,
     *,
-    sae_of: Callable[[int], TopKSae],
+    saes: Saes,
     activity_of: Callable[[int], Activity],
 ) -> ResolvedSpec:
     """A resolved spec turned into one of its controls.
@@ -104,7 +104,7 @@ def control_arm(
         spec: the steering that is tested.
         control: a ``SteeringControl``.
         generator: draws random directions and foreign features.
-        sae_of: SAE of a layer.
+        saes: the SAEs, for foreign features.
         activity_of: activity of the features of a layer, for foreign ones.
     """
     match control:
@@ -116,9 +116,7 @@ def control_arm(
             edits = [_random(edit, generator) for edit in spec.edits]
         case steer_pb2.STEERING_CONTROL_FOREIGN:
             taken = {(edit.layer, feature) for edit in spec.edits for feature in edit.features}
-            edits = [
-                _foreign(edit, generator, sae_of(edit.layer), activity_of(edit.layer), taken) for edit in spec.edits
-            ]
+            edits = [_foreign(edit, generator, saes, activity_of(edit.layer), taken) for edit in spec.edits]
         case _:
             raise AssertionError(f"control {control}")
     name = steer_pb2.SteeringControl.Name(control).removeprefix("STEERING_CONTROL_").lower()
@@ -137,7 +135,7 @@ def _random(edit: LayerEdit, generator: torch.Generator) -> LayerEdit:
 
 
 def _foreign(
-    edit: LayerEdit, generator: torch.Generator, sae: TopKSae, activity: Activity, taken: set[tuple[int, int]]
+    edit: LayerEdit, generator: torch.Generator, saes: Saes, activity: Activity, taken: set[tuple[int, int]]
 ) -> LayerEdit:
     """Each feature replaced by one that is about as active; its change is made as long as the original's."""
     features, rows = [], []
@@ -157,7 +155,7 @@ def _foreign(
             )
         chosen = int(near[torch.randint(len(near), (1,), generator=generator)])
         taken = taken | {(edit.layer, chosen)}
-        row_D = sae.W_dec_FD[chosen].float().cpu()
+        row_D = saes.directions(edit.layer, [chosen])[0]
         features.append(chosen)
         rows.append(row_D * (edit.directions_MD[len(rows)].norm() / row_D.norm()))
     return dataclasses.replace(edit, features=tuple(features), directions_MD=torch.stack(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qscope.errors import UserError
-from qscope.sae.topk import TopKSae
 from qscope.steering.edit import ACTIVATION_OPS
+from qscope.steering.saes import Saes
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
-
-#: SAE of a layer; raises a UserError when there is none.
-SaeOf = Callable[[int], TopKSae]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,27 +78,26 @@ class ResolvedSpec:
         return all(edit.op == pb.STEERING_OP_ADD and not bool(edit.strength_M.any()) for edit in self.edits)
 
 
-def refuse_unknown(spec: pb.SteeringSpec, *, n_layers: int, sae_of: SaeOf, at: str = "steering") -> None:
+def refuse_unknown(spec: pb.SteeringSpec, *, n_layers: int, saes: Saes, at: str = "steering") -> None:
     """Refuses layers and features that do not exist, before anything is measured about them.
 
     Raises:
-        UserError: LAYER_OUT_OF_RANGE, FEATURE_OUT_OF_RANGE, or what ``sae_of`` raises.
+        UserError: LAYER_OUT_OF_RANGE, FEATURE_OUT_OF_RANGE, or what the SAEs raise.
     """
     for index, edit in enumerate(spec.edits):
         place = f"{at}.edits[{index}]"
         _check_layers(edit.layers, n_layers, f"{place}.layers")
         for layer in edit.layers if edit.features else ():
-            sae = sae_of(layer)
             for number, feature in enumerate(edit.features):
-                _check_feature(feature, sae, f"{place}.features[{number}]")
+                _check_feature(feature, layer, saes, f"{place}.features[{number}]")
         for number, condition in enumerate(edit.when):
-            _condition(condition, n_layers, sae_of, f"{place}.when[{number}]")
+            _condition(condition, n_layers, saes, f"{place}.when[{number}]")
     for number, condition in enumerate(spec.abort_when):
-        _condition(condition, n_layers, sae_of, f"{at}.abort_when[{number}]")
+        _condition(condition, n_layers, saes, f"{at}.abort_when[{number}]")
 
 
 def resolve(
-    spec: pb.SteeringSpec, *, n_layers: int, d_model: int, sae_of: SaeOf, scales: Scales, at: str = "steering"
+    spec: pb.SteeringSpec, *, n_layers: int, d_model: int, saes: Saes, scales: Scales, at: str = "steering"
 ) -> ResolvedSpec:
     """Numbers of a validated spec.
 
@@ -109,23 +105,23 @@ def resolve(
         spec: rules on the message hold already.
         n_layers: decoder blocks of the model.
         d_model: width of its residual stream.
-        sae_of: SAE of a layer, float32.
+        saes: the SAEs its features belong to.
         scales: for the units ``max`` and ``norm``.
         at: field of the spec, for errors.
 
     Raises:
         UserError: LAYER_OUT_OF_RANGE, FEATURE_OUT_OF_RANGE, VECTOR_UNUSABLE, FEATURE_TWICE, STEERING_CONFLICT,
-            UNIT_UNKNOWN, CONDITION_TOO_HIGH, or what ``sae_of`` raises.
+            UNIT_UNKNOWN, CONDITION_TOO_HIGH, or what the SAEs raise.
     """
     edits: list[LayerEdit] = []
     for index, edit in enumerate(spec.edits):
         place = f"{at}.edits[{index}]"
         _check_layers(edit.layers, n_layers, f"{place}.layers")
         conditions = tuple(
-            _condition(condition, n_layers, sae_of, f"{place}.when[{number}]")
+            _condition(condition, n_layers, saes, f"{place}.when[{number}]")
             for number, condition in enumerate(edit.when)
         )
-        for layer, features, directions_MD in _directions(edit, n_layers, d_model, sae_of, place):
+        for layer, features, directions_MD in _directions(edit, n_layers, d_model, saes, place):
             for number, (condition_layer, _, _) in enumerate(conditions):
                 if condition_layer > layer:
                     raise UserError(
@@ -137,7 +133,7 @@ def resolve(
             edits.append(_numbers(edit, index, layer, features, directions_MD, conditions, scales, place))
     _refuse_conflicts(edits, spec.conflict, at)
     aborts = tuple(
-        _condition(condition, n_layers, sae_of, f"{at}.abort_when[{number}]")
+        _condition(condition, n_layers, saes, f"{at}.abort_when[{number}]")
         for number, condition in enumerate(spec.abort_when)
     )
     return ResolvedSpec(tuple(edits), spec.conflict, aborts, _digest(spec, edits))
@@ -154,17 +150,18 @@ def _check_layers(layers: Sequence[int], n_layers: int, at: str) -> None:
             )
 
 
-def _check_feature(feature: int, sae: TopKSae, at: str) -> None:
-    if feature >= sae.d_sae:
+def _check_feature(feature: int, layer: int, saes: Saes, at: str) -> None:
+    count = saes.d_sae(layer)
+    if feature >= count:
         raise UserError(
-            f"There is no feature {feature} at layer {sae.layer}: its SAE has features 0 to {sae.d_sae - 1}.",
+            f"There is no feature {feature} at layer {layer}: its SAE has features 0 to {count - 1}.",
             remedy="Ids belong to one SAE; find features with `qscope features contrast`.",
             reason="FEATURE_OUT_OF_RANGE",
             field=at,
         )
 
 
-def _condition(condition: pb.FeatureCondition, n_layers: int, sae_of: SaeOf, at: str) -> tuple[int, int, float]:
+def _condition(condition: pb.FeatureCondition, n_layers: int, saes: Saes, at: str) -> tuple[int, int, float]:
     if condition.layer >= n_layers:
         raise UserError(
             f"Layer {condition.layer} does not exist: the model has {n_layers} layers, numbered 0 to {n_layers - 1}.",
@@ -172,12 +169,12 @@ def _condition(condition: pb.FeatureCondition, n_layers: int, sae_of: SaeOf, at:
             reason="LAYER_OUT_OF_RANGE",
             field=f"{at}.layer",
         )
-    _check_feature(condition.feature, sae_of(condition.layer), f"{at}.feature")
+    _check_feature(condition.feature, condition.layer, saes, f"{at}.feature")
     return condition.layer, condition.feature, condition.above
 
 
 def _directions(
-    edit: pb.SteeringEdit, n_layers: int, d_model: int, sae_of: SaeOf, at: str
+    edit: pb.SteeringEdit, n_layers: int, d_model: int, saes: Saes, at: str
 ) -> Iterator[tuple[int, tuple[int, ...], Tensor]]:
     """(layer, features, directions_MD) of an edit."""
     if edit.vector:
@@ -190,10 +187,9 @@ def _directions(
     else:
         assert not edit.feature_file, "feature files are read before (expand_feature_files)"
         for layer in edit.layers:
-            sae = sae_of(layer)
             for number, feature in enumerate(edit.features):
-                _check_feature(feature, sae, f"{at}.features[{number}]")
-            yield layer, tuple(edit.features), sae.W_dec_FD[list(edit.features)].float().cpu()
+                _check_feature(feature, layer, saes, f"{at}.features[{number}]")
+            yield layer, tuple(edit.features), saes.directions(layer, list(edit.features))
 
 
 def _vectors(edit: pb.SteeringEdit, n_layers: int, d_model: int, at: str) -> dict[int, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from qscope.models import LoadedModel
 from qscope.steering.calibration import measure_scales
 from qscope.steering.feature_file import expand_feature_files
-from qscope.steering.resolve import ResolvedSpec, SaeOf, refuse_unknown, resolve
+from qscope.steering.resolve import ResolvedSpec, refuse_unknown, resolve
+from qscope.steering.saes import Saes
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
 
@@ -15,11 +16,11 @@ class SpecResolver:
 
     Args:
         loaded: the model.
-        sae_of: SAE of a layer; raises a UserError when there is none.
+        saes: the SAEs that features belong to.
     """
 
-    def __init__(self, loaded: LoadedModel, sae_of: SaeOf) -> None:
-        self._loaded, self._sae_of = loaded, sae_of
+    def __init__(self, loaded: LoadedModel, saes: Saes) -> None:
+        self._loaded, self.saes = loaded, saes
         self.scales = Scales()
 
     def expand(self, spec: pb.SteeringSpec, *, at: str) -> pb.SteeringSpec:
@@ -30,7 +31,7 @@ class SpecResolver:
         """
         facts = self._loaded.facts
         # Before the files are read: a wrong layer is the likelier mistake, and its place is still that of the file.
-        refuse_unknown(spec, n_layers=facts.n_layers, sae_of=self._sae_of, at=at)
+        refuse_unknown(spec, n_layers=facts.n_layers, saes=self.saes, at=at)
         expanded, known = expand_feature_files(spec, d_model=facts.d_model, at=at)
         self.scales.add(known)
         return expanded
@@ -43,8 +44,6 @@ class SpecResolver:
         """
         layers, features = self.scales.missing(spec)
         if layers or features:
-            self.scales.add(measure_scales(self._loaded, layers, features, self._sae_of))
+            self.scales.add(measure_scales(self._loaded, layers, features, self.saes))
         facts = self._loaded.facts
-        return resolve(
-            spec, n_layers=facts.n_layers, d_model=facts.d_model, sae_of=self._sae_of, scales=self.scales, at=at
-        )
+        return resolve(spec, n_layers=facts.n_layers, d_model=facts.d_model, saes=self.saes, scales=self.scales, at=at)

@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from qscope.errors import UserError
 from qscope.models import LoadedModel, choose_device, load_model, use_threads
 from qscope.models.generation import Generation, TextStream, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
 from qscope.models.prompts import Prompt, render_prompt
-from qscope.sae import formats
-from qscope.sae.topk import TopKSae
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.resolver import SpecResolver
+from qscope.steering.saes import NoSaes, StoredSaes
 from qscope.v1 import inference_pb2 as pb
 
 Messages = Iterator[pb.GenerateResponse]
 #: Turns the name of SAEs in a request (a run id, a path, a repository) into what `formats.load` takes.
 FindSaes = Callable[[str], Path | str]
-
-
-@dataclass
-class _Saes:
-    """SAEs of one place, by layer, as far as they were needed."""
-
-    place: Path | str
-    offline: bool
-    by_layer: dict[int, TopKSae] = field(default_factory=dict)
 
 
 class WarmModel:
@@ -44,8 +34,7 @@ class WarmModel:
     def __init__(self) -> None:
         self._key: bytes = b""
         self._loaded: LoadedModel | None = None
-        self._saes: dict[str, _Saes] = {}
-        self._resolvers: dict[str, SpecResolver] = {}
+        self._resolvers: dict[str, tuple[Path | str, SpecResolver]] = {}
 
     def model(self, request: pb.GenerateRequest) -> Iterator[pb.GenerateResponse | LoadedModel]:
         """The model of a request: notices first, the loaded model last."""
@@ -59,37 +48,26 @@ class WarmModel:
         if self._loaded is None or key != self._key:
             yield _notice(f"loading {request.model}")
             # The old model first: two would need the memory of both.
-            self._loaded, self._saes, self._resolvers = None, {}, {}
+            self._loaded, self._resolvers = None, {}
             use_threads(request.compute.threads)
             self._loaded = load_model(request.model, request.model_options, choose_device(request.compute.device))
             self._key = key
         yield self._loaded
 
-    def sae_of(self, name: str, find: FindSaes, *, offline: bool) -> Callable[[int], TopKSae]:
-        """Access to the SAEs called `name`, each loaded when it is first asked for."""
-
-        def load(layer: int) -> TopKSae:
-            place = find(name)
-            known = self._saes.get(name)
-            if known is None or known.place != place:
-                known = self._saes[name] = _Saes(place, offline)
-                # Measured on other SAEs of that name ("latest" moves on).
-                self._resolvers.pop(name, None)
-            if layer not in known.by_layer:
-                saes = formats.load(place, [layer], offline=offline)
-                assert self._loaded is not None
-                formats.refuse_if_foreign(saes, self._loaded.facts, field="sae")
-                known.by_layer[layer] = saes[layer].to(self._loaded.device)
-            return known.by_layer[layer]
-
-        return load
-
-    def resolver(self, name: str, sae_of: Callable[[int], TopKSae]) -> SpecResolver:
-        """What turns specs over these SAEs into numbers; it remembers what it measured."""
+    def saes(self, name: str, find: FindSaes, *, offline: bool, tell: Callable[[str], None]) -> SpecResolver:
+        """What turns specs over the SAEs called `name` into numbers; it keeps what it loaded and measured."""
         assert self._loaded is not None
-        if name not in self._resolvers:
-            self._resolvers[name] = SpecResolver(self._loaded, sae_of)
-        return self._resolvers[name]
+        known = self._resolvers.get(name)
+        try:
+            place = find(name)
+        except UserError as error:
+            # Plain vectors need no SAE: the fault is one when a feature is asked for.
+            return SpecResolver(self._loaded, NoSaes(error))
+        if known is None or known[0] != place:
+            # "latest" moves on with every training.
+            saes = StoredSaes(place, self._loaded, offline=offline, tell=tell, at="sae")
+            known = self._resolvers[name] = (place, SpecResolver(self._loaded, saes))
+        return known[1]
 
 
 def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Messages:
@@ -115,10 +93,12 @@ def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Me
     ]
     for index, prompt in enumerate(prompts):
         refuse_beyond_context(loaded, len(prompt), request.sampling.max_tokens, at=f"rows[{index}].prompt")
-    name = request.sae or "latest"
-    sae_of = warm.sae_of(name, find, offline=request.model_options.offline)
-    specs = _resolve_rows(request, warm.resolver(name, sae_of))
-    batch = SteeredBatch(loaded, prompts, specs, sae_of)
+    told: list[str] = []
+    resolver = warm.saes(request.sae or "latest", find, offline=request.model_options.offline, tell=told.append)
+    specs = _resolve_rows(request, resolver)
+    batch = SteeredBatch(loaded, prompts, specs, resolver.saes)
+    for sentence in told:
+        yield _notice(sentence, warning=True)
     yield pb.GenerateResponse(
         started=pb.GenerationStarted(
             facts=[*_facts(loaded), *implementation_facts(loaded)], prompt_tokens=[len(prompt) for prompt in prompts]

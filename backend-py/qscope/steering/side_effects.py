@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from qscope.data import TokenStream
 from qscope.models import LoadedModel
 from qscope.models.hooks import edit_residuals
 from qscope.models.prompts import Prompt
-from qscope.sae.topk import TopKSae
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
+from qscope.steering.saes import Saes
 
 #: Logits held at once, in values.
 _LOGITS_AT_ONCE = 1 << 26
@@ -51,7 +51,7 @@ def neutral_costs(
     specs: Sequence[ResolvedSpec],
     stream: TokenStream,
     tokens: int,
-    sae_of: Callable[[int], TopKSae],
+    saes: Saes,
 ) -> list[NeutralCost]:
     """Cost of each spec on the same text.
 
@@ -63,7 +63,7 @@ def neutral_costs(
         specs: what is measured.
         stream: neutral text; full sequences, as packing makes them.
         tokens: how many to measure at least.
-        sae_of: SAE of a layer.
+        saes: the SAEs.
     """
     sums_S3 = torch.zeros(len(specs), 2, dtype=torch.float64)
     base_sum, count = 0.0, 0
@@ -83,7 +83,7 @@ def neutral_costs(
         count += int(measured_BT.sum())
         prompts = [Prompt("", ids_T[:half].numpy(), np.zeros(half, np.uint8)) for ids_T in ids_BT]
         for index, spec in enumerate(specs):
-            steered = SteeredBatch(loaded, prompts, [spec] * len(prompts), sae_of)
+            steered = SteeredBatch(loaded, prompts, [spec] * len(prompts), saes)
             with edit_residuals(loaded, steered.edits()):
                 new_BTV = _log_probs(loaded, ids_BT, mask_BT, half)
             sums_S3[index, 0] -= _picked(new_BTV, target_BT)[measured_BT].double().sum().cpu()

@@ -15,6 +15,7 @@ from qscope.models.prompts import Prompt
 from qscope.sae.topk import TopKSae
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec, resolve
+from qscope.steering.saes import LoadedSaes
 from qscope.steering.scales import Scales
 from qscope.v1 import generation_pb2, steering_pb2
 
@@ -61,9 +62,12 @@ def sae_of(layer: int) -> TopKSae:
     )
 
 
+SAES = LoadedSaes(sae_of)
+
+
 def resolved(*edits: steering_pb2.SteeringEdit, **more: Any) -> ResolvedSpec:
     scales = more.pop("scales", Scales())
-    return resolve(make_spec(*edits, **more), n_layers=N_LAYERS, d_model=D_MODEL, sae_of=sae_of, scales=scales)
+    return resolve(make_spec(*edits, **more), n_layers=N_LAYERS, d_model=D_MODEL, saes=SAES, scales=scales)
 
 
 def prompt_of(ids: list[int]) -> Prompt:
@@ -82,7 +86,7 @@ def generate(
     **options: Any,
 ) -> tuple[list[list[int]], list[list[float]], SteeredBatch]:
     """Tokens and log-probabilities of each row, and the batch with its proof."""
-    batch = SteeredBatch(loaded, [prompt_of(ids) for ids in prompts], specs, sae_of)
+    batch = SteeredBatch(loaded, [prompt_of(ids) for ids in prompts], specs, SAES)
     run = Generation(
         loaded,
         prompts,

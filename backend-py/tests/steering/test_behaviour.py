@@ -16,7 +16,7 @@ from qscope.steering.edit import activations
 from qscope.steering.where import Selector, TokenKinds, token_ids
 from qscope.v1 import generation_pb2, inference_pb2
 from qscope.v1 import steering_pb2 as pb
-from tests.steering.conftest import GREEDY, generate, make_edit, prompt_of, resolved, sae_of
+from tests.steering.conftest import GREEDY, SAES, generate, make_edit, prompt_of, resolved, sae_of
 
 LONG = [40, 41, 77, 90, 12, 55, 63, 200, 9]
 
@@ -45,7 +45,7 @@ def edited_positions(loaded, spec) -> list[int]:
     """Positions of the row whose residual stream is changed at the last layer of the spec's first edit."""
     layer = spec.edits[0].layer
     clean = capture_residuals(loaded, [layer], torch.tensor([LONG]))[layer][0]
-    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], sae_of)
+    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], SAES)
     seen: list[torch.Tensor] = []
     hooks = batch.edits()
     inner = hooks[layer]
@@ -112,7 +112,7 @@ def test_priority_leaves_the_token_to_the_first_edit_and_sum_adds(loaded):
     sae, clean = sae_of(1), capture_residuals(loaded, [1], torch.tensor([LONG]))[1][0]
 
     def change(**more) -> torch.Tensor:
-        batch = SteeredBatch(loaded, [prompt_of(LONG)], [resolved(first, second, **more)], sae_of)
+        batch = SteeredBatch(loaded, [prompt_of(LONG)], [resolved(first, second, **more)], SAES)
         seen: list[torch.Tensor] = []
         inner = batch.edits()[1]
         with edit_residuals(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
@@ -133,7 +133,7 @@ def test_sequential_edits_see_each_other(loaded):
         make_edit([layer], [feature], "add", 6.0), make_edit([layer], [feature], "zero"), conflict="SEQUENTIAL"
     )
     sae, clean = sae_of(layer), capture_residuals(loaded, [layer], torch.tensor([LONG]))[layer][0]
-    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], sae_of)
+    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], SAES)
     seen: list[torch.Tensor] = []
     inner = batch.edits()[layer]
     with edit_residuals(loaded, {layer: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
@@ -159,7 +159,7 @@ def test_without_topk_reads_a_feature_that_others_push_out(loaded):
 
 def test_the_projection_cap_bounds_the_projection(loaded):
     spec = resolved(make_edit([1], [7], "projection_cap", low=-0.01, high=0.01))
-    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], sae_of)
+    batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], SAES)
     seen: list[torch.Tensor] = []
     inner = batch.edits()[1]
     with edit_residuals(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):

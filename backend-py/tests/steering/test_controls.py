@@ -17,7 +17,7 @@ from qscope.steering.scales import Scales
 from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams
 from qscope.v1 import steer_pb2
 from qscope.v1.text_pb2 import TextSource
-from tests.steering.conftest import D_SAE, make_edit, make_spec, prompt_of, resolved, sae_of
+from tests.steering.conftest import D_SAE, SAES, make_edit, make_spec, prompt_of, resolved, sae_of
 
 ZERO, FLIPPED, RANDOM, FOREIGN = (
     getattr(steer_pb2, f"STEERING_CONTROL_{name}") for name in ("ZERO", "FLIPPED", "RANDOM", "FOREIGN")
@@ -31,7 +31,7 @@ def change_of(spec) -> torch.Tensor:
 
 def arm(spec, control: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
-    return control_arm(spec, control, generator, sae_of=sae_of, activity_of=lambda layer: ACTIVITY)
+    return control_arm(spec, control, generator, saes=SAES, activity_of=lambda layer: ACTIVITY)
 
 
 @pytest.fixture
@@ -109,13 +109,13 @@ def test_costs_on_neutral_text_equal_the_plain_formula(tiny_model):
         source = TextSource(source="embedded-heldout", field="text", split="train", context=16, pack=True)
         return TokenStream(open_text(source, at="t", seed=0), loaded.tokenizer, context=16, pack=True, repeat=True)
 
-    found = neutral_costs(loaded, specs, stream(), 64, sae_of)
+    found = neutral_costs(loaded, specs, stream(), 64, SAES)
     ids = torch.cat([stream().next_batch(8).input_ids_BT])
     for spec, cost in zip(specs, found, strict=True):
         loss, kl, n = 0.0, 0.0, 0
         for row in ids:
             clean = logits_of(loaded, row[None])[0].double().log_softmax(-1)
-            batch = SteeredBatch(loaded, [prompt_of(row[:8].tolist())], [spec], sae_of)
+            batch = SteeredBatch(loaded, [prompt_of(row[:8].tolist())], [spec], SAES)
             with edit_residuals(loaded, batch.edits()):
                 new = logits_of(loaded, row[None])[0].double().log_softmax(-1)
             for position in range(7, 15):
@@ -149,7 +149,7 @@ def test_calibration_is_the_median_length_and_the_largest_activation(tiny_model)
     from qscope.steering.calibration import _text, measure_activity, measure_scales
 
     loaded = tiny_model("qwen3")
-    scales = measure_scales(loaded, [1], [(1, 5), (2, 6)], sae_of, tokens=2000)
+    scales = measure_scales(loaded, [1], [(1, 5), (2, 6)], SAES, tokens=2000)
     assert isinstance(scales, Scales)
     stream, norms, best, fired, total = _text(loaded), [], {(1, 5): 0.0, (2, 6): 0.0}, torch.zeros(D_SAE), 0
     while stream.tokens < 2000:

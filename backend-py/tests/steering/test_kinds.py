@@ -13,6 +13,7 @@ from qscope.v1 import generation_pb2
 from tests.steering.conftest import (
     GREEDY,
     N_LAYERS,
+    SAES,
     generate,
     make_edit,
     prompt_of,
@@ -43,7 +44,7 @@ def all_specs(loaded):
 
 
 def test_the_empty_spec_installs_no_hook_and_returns_identical_logits(kind):
-    batch = SteeredBatch(kind, [prompt_of(LONG)], [resolved()], sae_of)
+    batch = SteeredBatch(kind, [prompt_of(LONG)], [resolved()], SAES)
     assert batch.edits() == {}
     clean = logits_of(kind, torch.tensor([LONG]))
     with edit_residuals(kind, batch.edits()):
@@ -117,7 +118,7 @@ def test_padding_on_the_left_and_on_the_right_agree(kind):
         for row, length in enumerate(lengths):
             place = slice(width - length, width) if side == "left" else slice(0, length)
             ids_BT[row, place], mask_BT[row, place] = torch.tensor(LONG[:length]), 1
-        batch = SteeredBatch(kind, [prompt_of(LONG[:2]), prompt_of(LONG[:2])], [spec, spec], sae_of)
+        batch = SteeredBatch(kind, [prompt_of(LONG[:2]), prompt_of(LONG[:2])], [spec, spec], SAES)
         positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
         with edit_residuals(kind, batch.edits()), torch.no_grad():
             logits_BTV = kind.model(ids_BT, attention_mask=mask_BT, position_ids=positions_BT, use_cache=False).logits
@@ -157,7 +158,7 @@ def test_the_edit_equals_the_plain_formula_and_keeps_the_error_term(kind, op):
         }[op][1:]
     expected_TD = new_TF @ sae.W_dec_FD + sae.b_dec_D + error_TD
     after: list[torch.Tensor] = []
-    batch = SteeredBatch(kind, [prompt_of(LONG)], [spec], sae_of)
+    batch = SteeredBatch(kind, [prompt_of(LONG)], [spec], SAES)
     hooks = batch.edits()
     wrapped = {layer: lambda resid_BTD, tokens: after.append(hooks[layer](resid_BTD, tokens)) or after[-1]}
     with edit_residuals(kind, wrapped):
@@ -223,7 +224,7 @@ def test_rows_with_equal_noise_draw_equal_tokens_in_any_batch(kind):
 def test_two_generations_in_turn_do_not_see_each_others_steering(kind):
     specs = [resolved(make_edit([1], [5], "add", 60.0)), resolved()]
     expected = [generate(kind, [LONG], [spec])[0][0] for spec in specs]
-    batches = [SteeredBatch(kind, [prompt_of(LONG)], [spec], sae_of) for spec in specs]
+    batches = [SteeredBatch(kind, [prompt_of(LONG)], [spec], SAES) for spec in specs]
     runs = [Generation(kind, [LONG], GREEDY, [0], edits=batch.edits()) for batch in batches]
     tokens: list[list[int]] = [[], []]
     while not all(run.done for run in runs):

@@ -14,14 +14,14 @@ from qscope.errors import UserError
 from qscope.steering.resolve import resolve
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
-from tests.steering.conftest import D_MODEL, D_SAE, N_LAYERS, make_edit, make_spec, resolved, sae_of
+from tests.steering.conftest import D_MODEL, D_SAE, N_LAYERS, SAES, make_edit, make_spec, resolved, sae_of
 
 SCALES = Scales({layer: 10.0 + layer for layer in range(N_LAYERS)}, {(1, 5): 4.0}, "a test")
 
 
 def refusal(spec: pb.SteeringSpec, scales: Scales = SCALES) -> UserError:
     with pytest.raises(UserError) as caught:
-        resolve(spec, n_layers=N_LAYERS, d_model=D_MODEL, sae_of=sae_of, scales=scales, at="steer.steering")
+        resolve(spec, n_layers=N_LAYERS, d_model=D_MODEL, saes=SAES, scales=scales, at="steer.steering")
     error = caught.value
     assert error.remedy
     assert "\n" not in str(error)
