@@ -17,6 +17,7 @@ from qscope.models.generation import Generation, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
 from qscope.models.prompts import Prompt, render_prompt
 from qscope.recipes.shared import open_tokens, place_of_saes
+from qscope.recipes.steer_report import steering_lines, steering_report
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
@@ -27,7 +28,7 @@ from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.resolver import SpecResolver
 from qscope.steering.saes import NoSaes, Saes, StoredSaes
 from qscope.steering.scales import Scales
-from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams, shares
+from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams
 from qscope.steering.summary import summarise
 from qscope.v1 import inference_pb2, steer_pb2
 
@@ -70,8 +71,6 @@ def run(context: RunContext) -> None:
 
     rows = _generate(context, loaded, prompts, arms, tools.saes)
     costs = _side_effects(context, loaded, arms, tools.saes)
-    for row, language in zip(rows, languages([row["text"] for row in rows]), strict=True):
-        row["language"] = language
     _report(context, loaded, rows, costs, tools.scales)
 
 
@@ -89,7 +88,7 @@ def _open_saes(context: RunContext, loaded: LoadedModel) -> Saes:
         place = place_of_saes(task.sae, context.folder.parent, at="steer.sae")
     except UserError as error:
         return NoSaes(error)
-    return StoredSaes(place, loaded, offline=offline, tell=context.warning, at="steer.sae")
+    return StoredSaes(place, loaded, offline=offline, tell=context.info, warn=context.warning, at="steer.sae")
 
 
 def _prompts(context: RunContext, loaded: LoadedModel) -> list[Prompt]:
@@ -258,9 +257,10 @@ def _batch(
             if step.ended.get(drawn.row) != inference_pb2.END_REASON_END_TOKEN:
                 tokens[drawn.row].append(drawn.token)
     batch.refuse_if_nothing_happened(at="steer.steering")
+    texts = [loaded.tokenizer.decode(ids) for ids in tokens]
+    named = languages(texts, tuple(task.languages))
     rows = []
     for index, (cell, proof) in enumerate(zip(cells, batch.row_proofs(), strict=True)):
-        text = loaded.tokenizer.decode(tokens[index])
         rows.append(
             {
                 "arm": cell.arm.name,
@@ -268,11 +268,12 @@ def _batch(
                 "prompt": cell.prompt,
                 "sample": cell.sample,
                 "prompt_text": prompts[cell.prompt].text,
-                "text": text,
+                "text": texts[index],
+                "language": named[index],
                 "tokens": len(tokens[index]),
                 "ended": inference_pb2.EndReason.Name(ended[index]).removeprefix("END_REASON_").lower(),
                 "repeated_3grams": repeated_ngrams(tokens[index], 3),
-                "compression": compression(text),
+                "compression": compression(texts[index]),
                 "changed_positions": proof.changed,
                 "relative_change": {layer: count.mean_relative for layer, count in proof.layers.items()},
                 "spec": cell.arm.spec.hash,
@@ -319,11 +320,9 @@ def _report(
                 "median_norm": scales.median_norm,
                 "max_activation": [[*key, value] for key, value in scales.max_activation.items()],
             },
-            "languages": {
-                f"{arm} {factor:g}": shares([r["language"] for r in rows if (r["arm"], r["factor"]) == (arm, factor)])
-                for arm, factor in dict.fromkeys((r["arm"], r["factor"]) for r in rows)
-            },
             "arms": summary,
         },
     )
     context.artifact(path, kind="steering", description=f"{len(summary)} arms and strengths")
+    context.report(steering_report(context.experiment.name, summary, rows))
+    context.info("\n".join(steering_lines(summary)))

@@ -91,7 +91,8 @@ class StoredSaes:
         place: what :func:`qscope.sae.formats.load` takes.
         loaded: the model.
         offline: never contact the hub.
-        tell: takes warnings and what takes time, each a sentence.
+        tell: takes what takes time, each a sentence.
+        warn: takes what the user should know, each a sentence.
         at: experiment field that names the SAEs, for errors.
     """
 
@@ -102,10 +103,12 @@ class StoredSaes:
         *,
         offline: bool = False,
         tell: Callable[[str], None] = lambda sentence: None,
+        warn: Callable[[str], None] = lambda sentence: None,
         at: str = "",
     ) -> None:
         self.place = place
-        self._loaded, self._offline, self._tell, self._at = loaded, offline, tell, at
+        self._loaded, self._offline, self._at = loaded, offline, at
+        self._tell, self._warn = tell, warn
         self._native: dict[int, TopKSae] = {}
         self._stores: dict[int, SaeStore] = {}
         self._whole: dict[int, TopKSae] = {}
@@ -140,7 +143,7 @@ class StoredSaes:
             return
         facts = read_facts(self.place, [layer], offline=self._offline)
         for warning in check_pair(facts, self._loaded.facts, field=self._at):
-            self._tell(warning)
+            self._warn(warning)
         if self._layout == "native":
             # Mapped from disk: what is not looked at is not read.
             self._native[layer] = formats.load(self.place, [layer])[layer]
@@ -152,7 +155,7 @@ class StoredSaes:
             [layer],
             dtype=dtype,
             offline=self._offline,
-            tell=self._tell,
+            tell=self._warn,
             on_layer=lambda done, count: self._tell(f"converting the SAE of layer {layer}") if done < count else None,
         )
 
@@ -163,4 +166,4 @@ class StoredSaes:
         batch = stream.next_batch(1)
         assert batch is not None, "the embedded text repeats"
         for warning in hook_self_test(self._loaded, {layer: self._whole[layer]}, batch.input_ids_BT).warnings:
-            self._tell(warning)
+            self._warn(warning)

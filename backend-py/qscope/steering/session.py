@@ -35,6 +35,7 @@ class WarmModel:
         self._key: bytes = b""
         self._loaded: LoadedModel | None = None
         self._resolvers: dict[str, tuple[Path | str, SpecResolver]] = {}
+        self._warnings: list[str] = []
 
     def model(self, request: pb.GenerateRequest) -> Iterator[pb.GenerateResponse | LoadedModel]:
         """The model of a request: notices first, the loaded model last."""
@@ -54,7 +55,7 @@ class WarmModel:
             self._key = key
         yield self._loaded
 
-    def saes(self, name: str, find: FindSaes, *, offline: bool, tell: Callable[[str], None]) -> SpecResolver:
+    def saes(self, name: str, find: FindSaes, *, offline: bool) -> SpecResolver:
         """What turns specs over the SAEs called `name` into numbers; it keeps what it loaded and measured."""
         assert self._loaded is not None
         known = self._resolvers.get(name)
@@ -65,9 +66,14 @@ class WarmModel:
             return SpecResolver(self._loaded, NoSaes(error))
         if known is None or known[0] != place:
             # "latest" moves on with every training.
-            saes = StoredSaes(place, self._loaded, offline=offline, tell=tell, at="sae")
+            saes = StoredSaes(place, self._loaded, offline=offline, warn=self._warnings.append, at="sae")
             known = self._resolvers[name] = (place, SpecResolver(self._loaded, saes))
         return known[1]
+
+    def take_warnings(self) -> list[str]:
+        """What is to be said about SAEs that were opened since it was last asked."""
+        taken, self._warnings[:] = list(self._warnings), []
+        return taken
 
 
 def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Messages:
@@ -93,11 +99,10 @@ def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Me
     ]
     for index, prompt in enumerate(prompts):
         refuse_beyond_context(loaded, len(prompt), request.sampling.max_tokens, at=f"rows[{index}].prompt")
-    told: list[str] = []
-    resolver = warm.saes(request.sae or "latest", find, offline=request.model_options.offline, tell=told.append)
+    resolver = warm.saes(request.sae or "latest", find, offline=request.model_options.offline)
     specs = _resolve_rows(request, resolver)
     batch = SteeredBatch(loaded, prompts, specs, resolver.saes)
-    for sentence in told:
+    for sentence in warm.take_warnings():
         yield _notice(sentence, warning=True)
     yield pb.GenerateResponse(
         started=pb.GenerationStarted(

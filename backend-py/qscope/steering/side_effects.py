@@ -7,6 +7,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,12 +126,18 @@ def languages(texts: Iterable[str], among: Sequence[str] = ()) -> list[str]:
         texts: the texts.
         among: languages to choose from; empty means all the classifier knows.
     """
+    identifier = _identifier(tuple(among))
+    return [identifier.classify(text)[0] if any(map(str.isalpha, text)) else "" for text in texts]
+
+
+@cache
+def _identifier(among: tuple[str, ...]) -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     if among:
         identifier.set_languages(list(among))
-    return [identifier.classify(text)[0] if any(map(str.isalpha, text)) else "" for text in texts]
+    return identifier
 
 
 def shares(values: Sequence[str]) -> dict[str, float]:

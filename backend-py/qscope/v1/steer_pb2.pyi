@@ -54,7 +54,7 @@ class SideEffects(_message.Message):
     def __init__(self, text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Steer(_message.Message):
-    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "batch_rows")
+    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "languages", "batch_rows")
     SAE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class Steer(_message.Message):
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     SIDE_EFFECTS_FIELD_NUMBER: _ClassVar[int]
     BASELINES_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     sae: str
     prompts: _containers.RepeatedScalarFieldContainer[str]
@@ -78,8 +79,9 @@ class Steer(_message.Message):
     sweep: _containers.RepeatedScalarFieldContainer[float]
     side_effects: SideEffects
     baselines: Baselines
+    languages: _containers.RepeatedScalarFieldContainer[str]
     batch_rows: int
-    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., languages: _Optional[_Iterable[str]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
 
 class PromptText(_message.Message):
     __slots__ = ("text", "prompts", "tokens")

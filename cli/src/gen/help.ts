@@ -650,5 +650,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      latents: 64                 Latents that sdcv keeps in each layer\n" +
     "      prompt_prefix: \"\"           Text that the control prompt puts before each\n" +
     "                                  prompt\n" +
+    "    languages: []                 Languages (ISO 639-1) among which the language\n" +
+    "                                  of each text is decided; empty: all that the\n" +
+    "                                  classifier knows\n" +
     "    batch_rows: 32                Rows generated together\n",
 };

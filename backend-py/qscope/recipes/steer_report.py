@@ -1,0 +1,186 @@
+"""What a steering run tells its reader: dose and response by arm, cost, and the texts side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qscope.v1 import report_pb2 as pb
+
+_TEXTS = 12
+_PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT)
+_FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)
+
+
+def steering_report(title: str, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> pb.Report:
+    """The report of a run.
+
+    Args:
+        title: name of the run.
+        arms: as :func:`qscope.steering.summary.summarise` makes them.
+        rows: the generated texts.
+    """
+    sections = [_table(arms)]
+    if len({arm["factor"] for arm in arms if arm["arm"] == "steered"}) > 1:
+        sections.append(_curves(arms))
+    sections.append(_samples(arms, rows))
+    return pb.Report(title=title, subtitle=_finding(arms), sections=sections)
+
+
+def _finding(arms: Sequence[Mapping[str, Any]]) -> str:
+    steered = [arm for arm in arms if arm["arm"] == "steered"]
+    changed = [arm for arm in steered if arm["same_as_unsteered"] < 1]
+    if not changed:
+        return "Steering changed none of the texts."
+    least = min(changed, key=lambda arm: abs(arm["factor"]))
+    return (
+        f"{len(changed)} of {len(steered)} strengths changed texts; the smallest, {least['factor']:g} times the "
+        f"given one, changed {1 - least['same_as_unsteered']:.0%} of {least['n']} texts."
+    )
+
+
+def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
+    columns = [
+        pb.TableColumn(name="arm"),
+        pb.TableColumn(name="factor", format=pb.NumberFormat(), description="factor on every strength of the spec"),
+        pb.TableColumn(name="texts", format=pb.NumberFormat(style=pb.NUMBER_STYLE_INTEGER)),
+        pb.TableColumn(name="unchanged", format=_PERCENT, description="texts equal to the unsteered one"),
+        pb.TableColumn(name="repeated 3-grams", format=_PERCENT, description="share of 3-grams seen before"),
+        pb.TableColumn(name="compression", format=_FIXED, description="bytes after zlib over bytes before"),
+        pb.TableColumn(name="tokens", format=pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=1)),
+        pb.TableColumn(name="perplexity", unit="x", format=_FIXED, description="ratio on neutral text"),
+        pb.TableColumn(name="KL", unit="nats", format=_FIXED, description="per token of neutral text"),
+        pb.TableColumn(name="languages", description="most frequent first"),
+    ]
+    return pb.ReportSection(
+        heading="Arms and strengths",
+        text="Every arm continues the same prompts with the same random numbers. Spread is the standard deviation over "
+        "texts. Perplexity and KL are measured on text that has nothing to do with the change; one spec, one text.",
+        table=pb.Table(
+            caption="Means over the texts of each arm and strength",
+            columns=columns,
+            rows=[pb.TableRow(cells=_cells(arm)) for arm in arms],
+        ),
+    )
+
+
+def _cells(arm: Mapping[str, Any]) -> list[pb.TableCell]:
+    def measured(name: str) -> pb.TableCell:
+        spread = arm[name]["sd"]
+        cell = pb.TableCell(number=arm[name]["mean"], n=arm["n"])
+        if spread is not None:
+            cell.spread = spread
+        return cell
+
+    def cost(name: str) -> pb.TableCell:
+        return pb.TableCell(number=arm[name], n=int(arm["neutral_tokens"])) if name in arm else pb.TableCell()
+
+    languages = ", ".join(f"{name or 'none'} {share:.0%}" for name, share in list(arm["languages"].items())[:4])
+    return [
+        pb.TableCell(text=arm["arm"]),
+        pb.TableCell(number=arm["factor"]),
+        pb.TableCell(number=arm["n"]),
+        pb.TableCell(number=arm["same_as_unsteered"], n=arm["n"]),
+        measured("repeated_3grams"),
+        measured("compression"),
+        measured("tokens"),
+        cost("perplexity_ratio"),
+        cost("kl"),
+        pb.TableCell(text=languages),
+    ]
+
+
+def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
+    plots = [
+        ("Repetition", "repeated 3-grams", lambda arm: arm["repeated_3grams"]["mean"], False, _PERCENT),
+        ("Unchanged texts", "share of texts", lambda arm: arm["same_as_unsteered"], False, _PERCENT),
+    ]
+    if any("kl" in arm for arm in arms):
+        plots.append(("Cost on neutral text", "perplexity ratio", lambda arm: arm["perplexity_ratio"], True, _FIXED))
+    found = [name for arm in arms for name in arm["languages"] if name]
+    if found:
+        common = max(set(found), key=lambda name: sum(arm["languages"].get(name, 0.0) for arm in arms))
+        plots.append(
+            (
+                f"Texts in {common}",
+                f"share of texts in {common}",
+                lambda arm: arm["languages"].get(common, 0.0),
+                False,
+                _PERCENT,
+            )
+        )
+    return pb.ReportSection(
+        heading="Dose and response",
+        text="One point is one arm at one strength. Controls that rise with the steered curve mean that the size of "
+        "the change did it, not its direction.",
+        sections=[
+            pb.ReportSection(
+                heading=heading,
+                line_plot=pb.LinePlot(
+                    x=pb.PlotAxis(label="factor on the strength", include=[0]),
+                    y=pb.PlotAxis(label=label, log=log, format=form, include=[] if log else [0]),
+                    series=list(_series(arms, value)),
+                    markers=[pb.PlotMarker(x=0)],
+                ),
+            )
+            for heading, label, value, log, form in plots
+        ],
+    )
+
+
+def _series(arms: Sequence[Mapping[str, Any]], value: Any) -> list[pb.PlotSeries]:
+    base = next(arm for arm in arms if arm["arm"] == "unsteered")
+    series = []
+    for name in dict.fromkeys(arm["arm"] for arm in arms):
+        mine = [arm for arm in arms if arm["arm"] == name]
+        if len(mine) < 2:
+            continue
+        # Strength 0 is the unsteered text in every arm.
+        points = sorted({arm["factor"]: value(arm) for arm in [base | {"factor": 0.0}, *mine]}.items())
+        series.append(pb.PlotSeries(name=name, x=[x for x, _ in points], y=[y for _, y in points]))
+    return series
+
+
+def _samples(arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
+    by_key = {(row["arm"], row["factor"], row["prompt"], row["sample"]): row for row in rows}
+    columns = [(arm["arm"], arm["factor"]) for arm in arms if arm["arm"] in ("unsteered", "steered")]
+    # A page holds a few columns: the unsteered text and strengths spread over the sweep.
+    if len(columns) > 5:
+        inner = columns[1:]
+        columns = [columns[0], *(inner[round(i * (len(inner) - 1) / 3)] for i in range(4))]
+    prompts = sorted({(row["prompt"], row["sample"]) for row in rows})[:_TEXTS]
+    return pb.ReportSection(
+        heading="Texts",
+        text=f"The first {len(prompts)} of {len({(r['prompt'], r['sample']) for r in rows})} prompts and samples.",
+        samples=pb.Samples(
+            arms=[
+                pb.SampleArm(name=name if name == "unsteered" else f"{name} x {factor:g}") for name, factor in columns
+            ],
+            rows=[
+                pb.SampleRow(
+                    prompt=by_key["unsteered", 0.0, prompt, sample]["prompt_text"],
+                    cells=[_sample(by_key[name, factor, prompt, sample]) for name, factor in columns],
+                )
+                for prompt, sample in prompts
+            ],
+        ),
+    )
+
+
+def _sample(row: Mapping[str, Any]) -> pb.SampleCell:
+    return pb.SampleCell(text=row["text"], note=f"{row['language'] or 'no language'}, {row['ended'].replace('_', ' ')}")
+
+
+def steering_lines(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table for a terminal of 80 columns."""
+    lines = [f"{'arm':<14}{'factor':>7}{'texts':>6}{'same':>6}{'rep.3':>7}{'ppl x':>9}{'KL':>8}  languages"]
+    for arm in arms:
+        ratio, kl = (f"{arm[name]:.3f}" if name in arm else "" for name in ("perplexity_ratio", "kl"))
+        if len(ratio) > 8:
+            ratio = f"{arm['perplexity_ratio']:.1e}"
+        named = " ".join(f"{name or '-'} {share:.0%}" for name, share in list(arm["languages"].items())[:3])
+        lines.append(
+            f"{arm['arm']:<14}{arm['factor']:>7g}{arm['n']:>6}{arm['same_as_unsteered']:>6.0%}"
+            f"{arm['repeated_3grams']['mean']:>7.1%}{ratio:>9}{kl:>8}  {named}"[:80].rstrip()
+        )
+    return lines
