@@ -13,7 +13,13 @@ steer:
   samples: 2
   steering: { edits: [{ layers: [4], features: [11], unit: norm, strength: 1 }] }
   sampling: { max_tokens: 12 }
-  controls: [zero, flipped, random, foreign]
+  controls: [zero, flipped, random, foreign, prompt, diff_in_means, sdcv]
+  baselines:
+    positives: { source: embedded-heldout, where: language=de, context: 64 }
+    negatives: { source: embedded-heldout, where: language=en, context: 64 }
+    tokens: 512
+    prompt_prefix: "Auf Deutsch: "
+  languages: [en, de]
   sweep: [0.5, 2]
   batch_rows: 5
   side_effects: { text: { source: embedded-heldout, context: 64 }, tokens: 512 }
@@ -88,26 +94,31 @@ describe('steer on the embedded model', () => {
     try {
       const file = runs.experiment(RUN.replace('SAES', saes), 'steer.yaml');
       const plan = await runs.run(['plan', file]);
-      expect(plan.stdout).toContain('40 (2 prompts x 2 samples x 10 arms and strengths)');
+      expect(plan.stdout).toContain('60 (2 prompts x 2 samples x 15 arms and strengths)');
       const { code, stderr } = await runs.run(['steer', file, '--json']);
       expect([code, stderr]).toEqual([0, '']);
       const rows = readRows(runs.runFolder());
-      expect(rows.length).toBe(4 * (1 + 2 + 1 + 2 + 2 + 2));
+      expect(rows.length).toBe(60);
       const of = (arm: string, factor: number) =>
         rows.filter((row) => row.arm === arm && row.factor === factor).map(({ text }) => text);
       expect(of('zero', 0.5)).toEqual(of('unsteered', 0));
       expect(of('steered', 2)).not.toEqual(of('unsteered', 0));
       for (const row of rows) {
-        const silent = row.arm === 'unsteered' || row.arm === 'zero';
+        const silent = ['unsteered', 'zero', 'prompt'].includes(row.arm);
         expect(row.changed_positions > 0, JSON.stringify(row)).toBe(!silent);
       }
       const { arms } = JSON.parse(readFileSync(join(runs.runFolder(), 'artifacts/steering.json'), 'utf8'));
-      expect(arms.length).toBe(10);
+      expect(arms.length).toBe(15);
       for (const { arm, n, kl, perplexity_ratio: ratio } of arms) {
         expect(n).toBe(4);
-        if (arm === 'zero' || arm === 'unsteered') expect([Math.abs(kl) < 1e-9, ratio]).toEqual([true, 1]);
+        if (['zero', 'unsteered', 'prompt'].includes(arm)) expect([Math.abs(kl) < 1e-9, ratio]).toEqual([true, 1]);
         else expect(kl).toBeGreaterThan(0);
       }
+      const page = await runs.run(['report', 'latest']);
+      expect(page.code, page.stderr).toBe(0);
+      const html = readFileSync(join(runs.runFolder(), 'report.html'), 'utf8');
+      for (const part of ['Arms and strengths', 'Dose and response', 'Die Datei wird', 'diff_in_means'])
+        expect(html).toContain(part);
     } finally {
       runs.remove();
     }

@@ -192,14 +192,16 @@ class SteeredBatch:
     def _read_conditions(self, layer: int, resid_BTD: Tensor, current: _Pass) -> None:
         """Which conditions hold where, from the stream as it arrives at their layer."""
         conditions = self._conditions[layer]
-        where = np.nonzero(current.tokens.valid_BT)
+        valid_BT = current.tokens.valid_BT
         features_M = torch.tensor([feature for _, feature, _ in conditions], device=resid_BTD.device)
-        z_NM = activations(self._saes[layer], resid_BTD[where], features_M)
+        z_NM = activations(self._saes[layer], _gathered(resid_BTD, valid_BT), features_M).cpu().numpy()
         for index, condition in enumerate(conditions):
-            held_BT = np.zeros(current.tokens.valid_BT.shape, dtype=bool)
-            held_BT[where] = (z_NM[:, index] > condition[2]).cpu().numpy()
+            held_BT = np.zeros(valid_BT.shape, dtype=bool)
+            held_BT[valid_BT] = z_NM[:, index] > condition[2]
             current.held[condition] = held_BT
         for row, spec in enumerate(self._specs):
+            if not spec.abort_when:
+                continue
             mine = [one for one in spec.abort_when if one[0] == layer]
             if any(current.held[one][row].any() for one in mine):
                 self._aborted.add(row)
@@ -217,35 +219,34 @@ class SteeredBatch:
         return (resid_BTD + kept.delta_BTD) if resid_BTD.dtype == torch.float32 else resid_BTD.float() + kept.delta_BTD
 
     def _change(self, layer: int, members: list[_Member], resid_BTD: Tensor, current: _Pass) -> Tensor:
-        """The general case, by edit; a row with ``sequential`` sees its own earlier edits."""
+        """The general case, edit by edit; a row with ``sequential`` sees its own earlier edits."""
         taken_BT = np.zeros(current.tokens.valid_BT.shape, dtype=bool)
         before_BTD = resid_BTD.float()
-        after_BTD = before_BTD.clone()
-        touched = False
+        delta_BTD: Tensor | None = None
         for member in members:
             selected_BT = current.selected(member)
             for condition in member.edit.when:
                 held_BT = current.held[condition]
                 self.proof.skip(layer, selected_BT & ~held_BT)
                 selected_BT = selected_BT & held_BT
-            priority = [row for row in member.rows if self._specs[row].conflict == pb.CONFLICT_PRIORITY]
-            selected_BT[priority] &= ~taken_BT[priority]
-            taken_BT |= selected_BT
+            if any(self._specs[row].conflict == pb.CONFLICT_PRIORITY for row in member.rows):
+                priority = [row for row in member.rows if self._specs[row].conflict == pb.CONFLICT_PRIORITY]
+                selected_BT = selected_BT.copy()
+                selected_BT[priority] &= ~taken_BT[priority]
             if not selected_BT.any():
                 continue
-            touched = True
-            sequential = self._specs[member.rows[0]].conflict == pb.CONFLICT_SEQUENTIAL
-            where = np.nonzero(selected_BT)
-            resid_ND = (after_BTD if sequential else before_BTD)[where]
-            after_BTD.index_put_(tuple(map(torch.from_numpy, where)), self._delta_ND(member, resid_ND), accumulate=True)
-        if not touched:
+            taken_BT |= selected_BT
+            sequential = self._specs[member.rows[0]].conflict == pb.CONFLICT_SEQUENTIAL and delta_BTD is not None
+            seen_BTD = before_BTD + delta_BTD if sequential else before_BTD
+            change_BTD = _scattered(self._delta_ND(member, _gathered(seen_BTD, selected_BT)), selected_BT, before_BTD)
+            delta_BTD = change_BTD if delta_BTD is None else delta_BTD + change_BTD
+        if delta_BTD is None:
             return resid_BTD
-        difference_BT = (after_BTD - before_BTD).norm(dim=-1)
-        ratio_BT = difference_BT / before_BTD.norm(dim=-1).clamp_min(1e-30)
-        changed_BT = (difference_BT > 0).cpu().numpy() & taken_BT
+        length_BT = delta_BTD.norm(dim=-1)
         self.proof.select(taken_BT)
-        self.proof.count(layer, changed_BT, current.generated_BT, ratio_BT)
-        return after_BTD
+        ratio_BT = length_BT / before_BTD.norm(dim=-1).clamp_min(1e-30)
+        self.proof.count(layer, (length_BT > 0).cpu().numpy(), current.generated_BT, ratio_BT)
+        return before_BTD + delta_BTD
 
     def _delta_ND(self, member: _Member, resid_ND: Tensor) -> Tensor:
         edit = member.edit
@@ -268,11 +269,11 @@ class _Pass:
         self._selected: dict[int, np.ndarray] = {}
 
     def selected(self, member: _Member) -> np.ndarray:
-        """Mask of the tokens a member's place selects; a copy may be changed."""
+        """Mask of the tokens a member's place selects; not to be changed in place."""
         known = self._selected.get(id(member.selector))
         if known is None:
             known = self._selected[id(member.selector)] = member.selector(self.tokens, self._flags_BT)
-        return known.copy()
+        return known
 
 
 class _Constant:
@@ -288,3 +289,19 @@ class _Constant:
         self.delta_BTD = masks_BTE @ vectors_ED
         self.length_BT = self.delta_BTD.norm(dim=-1)
         self.changed_BT = (self.length_BT > 0).cpu().numpy()
+
+
+def _gathered(resid_BTD: Tensor, mask_BT: np.ndarray) -> Tensor:
+    """The residual stream [N, D] of the masked tokens. All of them, as in most decoding steps, need no copy."""
+    if mask_BT.all():
+        return resid_BTD.flatten(0, 1)
+    return resid_BTD[torch.from_numpy(mask_BT).to(resid_BTD.device)]
+
+
+def _scattered(delta_ND: Tensor, mask_BT: np.ndarray, like_BTD: Tensor) -> Tensor:
+    """Changes of the masked tokens as [B, T, D], zero elsewhere."""
+    if mask_BT.all():
+        return delta_ND.view_as(like_BTD)
+    delta_BTD = torch.zeros_like(like_BTD)
+    delta_BTD[torch.from_numpy(mask_BT).to(like_BTD.device)] = delta_ND
+    return delta_BTD

@@ -78,6 +78,30 @@ def activations(sae: TopKSae, resid_ND: Tensor, features_M: Tensor, *, without_t
     x_ND = resid_ND.to(sae.dtype)
     if without_topk:
         return torch.relu(x_ND @ sae.W_enc_FD[features_M].t() + sae.b_enc_F[features_M]).float()
-    values_NK, indices_NK = sae.encode(x_ND)
-    hit_NKM = indices_NK[:, :, None] == features_M
-    return (values_NK[:, :, None] * hit_NKM).sum(1).float()
+    if len(features_M) > _RANKED_AT_MOST:
+        values_NK, indices_NK = sae.encode(x_ND)
+        hit_NKM = indices_NK[:, :, None] == features_M
+        return (values_NK[:, :, None] * hit_NKM).sum(1).float()
+    parts = [_ranked(sae, part_ND, features_M) for part_ND in x_ND.split(max(1, _SCORES_AT_ONCE // sae.d_sae))]
+    return torch.cat(parts).float() if len(parts) != 1 else parts[0].float()
+
+
+#: Up to so many features are looked up by their rank; more by the top-k selection itself.
+_RANKED_AT_MOST = 8
+_SCORES_AT_ONCE = 1 << 24
+
+
+def _ranked(sae: TopKSae, x_ND: Tensor, features_M: Tensor) -> Tensor:
+    """A feature is kept exactly when fewer than k others come before it: counting them is less work than sorting all.
+
+    Equal values are taken by lowest id, as :meth:`TopKSae.encode` does.
+    """
+    scores_NF = torch.relu(sae.pre_activations(x_ND))
+    columns = []
+    for feature in features_M.tolist():
+        z_N = scores_NF[:, feature]
+        before_N = (scores_NF > z_N[:, None]).sum(1)
+        if feature:
+            before_N += (scores_NF[:, :feature] == z_N[:, None]).sum(1)
+        columns.append(z_N * (before_N < sae.k))
+    return torch.stack(columns, 1)
