@@ -63,7 +63,7 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
         # A second SIGTERM: the runs have been told to stop, so the worker leaves them to finish alone.
         (abort if ending.is_set() else ending).set()
 
-    jobs = Jobs()
+    jobs, model = Jobs(), ModelThread()
     worker_service = WorkerService(jobs, end)
     server = grpc.aio.server(
         interceptors=[Boundary()],
@@ -76,7 +76,7 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     server.add_generic_rpc_handlers(
         (
-            service_handler(_SERVICES["inference"], InferenceService(ModelThread())),
+            service_handler(_SERVICES["inference"], InferenceService(model)),
             service_handler(_SERVICES["runs"], RunService(jobs)),
             service_handler(_SERVICES["worker"], worker_service),
         )
@@ -104,7 +104,7 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
 
     def import_torch_when_idle() -> None:
         # A run that is just starting needs the cores for its own imports.
-        if jobs.active:
+        if jobs.active or model.busy:
             loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, import_torch_when_idle)
         else:
             worker_service.import_torch()
