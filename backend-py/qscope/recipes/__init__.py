@@ -14,5 +14,6 @@ RECIPES: dict[str, str] = {
     "top_features": "qscope.recipes.top_features:run",
     "language_features": "qscope.recipes.language_features:run",
     "repetition_features": "qscope.recipes.repetition_features:run",
+    "diagnose_features": "qscope.recipes.diagnose_features:run",
     "steer": "qscope.recipes.steer:run",
 }

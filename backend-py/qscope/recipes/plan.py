@@ -26,7 +26,7 @@ from qscope.sae.settings import (
     peak_learning_rate,
     step_count,
 )
-from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, steer_pb2
+from qscope.v1 import diagnose_pb2, experiment_pb2, run_pb2, sae_pb2, steer_pb2
 
 FLOAT32 = 4
 #: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
@@ -57,6 +57,8 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = _plan_eval_sae(experiment.eval_sae, shape, device)
     elif task == "steer":
         result = _plan_steer(experiment.steer, shape)
+    elif task == "diagnose_features":
+        result = _plan_diagnose(experiment.diagnose_features, shape)
     elif task in FEATURE_TASKS:
         estimate = plan_features(experiment, shape, device, Path(runs_folder))
         result = estimate.planned
@@ -193,6 +195,25 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
     )
 
 
+def _plan_diagnose(task: diagnose_pb2.DiagnoseFeatures, shape: ModelShape) -> run_pb2.Plan:
+    layers = select_layers(task.layers, shape.n_layers, at="diagnose_features.layers")
+    return run_pb2.Plan(
+        facts=[
+            run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers}"),
+            run_pb2.PlanFact(name="cases", value=f"{len(task.cases):,}, a pass forward and back for each"),
+            run_pb2.PlanFact(name="baseline", value=f"{task.baseline_tokens:,} tokens of ordinary text per layer"),
+        ],
+        memory=[
+            run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
+            # A response of a thousand tokens, with what the backward pass needs of every block.
+            run_pb2.MemoryItem(
+                name="one pass with gradients, 1,024 tokens",
+                bytes=1024 * (shape.n_layers * shape.d_model * 40 + 3 * shape.vocab_size) * FLOAT32,
+            ),
+        ],
+    )
+
+
 def _steer_arms(task: steer_pb2.Steer) -> int:
     """Arms and strengths: unsteered, zero and prompt once, the others at every strength."""
     once = {steer_pb2.STEERING_CONTROL_ZERO, steer_pb2.STEERING_CONTROL_PROMPT} & set(task.controls)
@@ -211,6 +232,12 @@ def _seconds(experiment: experiment_pb2.Experiment, shape: ModelShape, speed: De
         # The spliced passes run the blocks above their layer only.
         skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
         return task.tokens * 2 * (_eval_passes(layers) * shape.parameters - skipped) / speed.products
+    if experiment.WhichOneof("task") == "diagnose_features":
+        task = experiment.diagnose_features
+        characters = sum(len(case.prompt) + len(case.response) for case in task.cases)
+        layers = len(task.layers) or shape.n_layers
+        # Four characters a token, and a backward pass of twice the forward one.
+        return (characters / 4 * 3 + layers * task.baseline_tokens) * 2 * shape.parameters / speed.products
     if experiment.WhichOneof("task") == "steer":
         steer = experiment.steer
         texts = (len(steer.prompts) or steer.prompt_text.prompts) * steer.samples * _steer_arms(steer)
@@ -268,6 +295,8 @@ def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
     task = experiment.WhichOneof("task")
+    if task == "diagnose_features":
+        return "Use a smaller model: a backward pass needs what every block computed."
     if task == "steer":
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:

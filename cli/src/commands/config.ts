@@ -15,6 +15,7 @@ const TEMPLATES = [
   'top-features',
   'language-features',
   'repetition-features',
+  'diagnose-features',
   'steer',
 ];
 

@@ -8,6 +8,7 @@ import type { RunOptions } from './run-experiment.js';
 const VERBS: ReadonlyArray<readonly [verb: string, task: Task, summary: string]> = [
   ['extract', 'extract_features', 'write the codes of every token and layer to disk'],
   ['contrast', 'contrast_features', 'find features that tell positive documents from negative ones'],
+  ['diagnose', 'diagnose_features', 'find the features that drove bad responses'],
   ['top', 'top_features', 'show where given features fire most'],
   ['language', 'language_features', 'find the features of languages (nu), and their alphas'],
   ['repetition', 'repetition_features', 'find the features that rise while text repeats itself'],

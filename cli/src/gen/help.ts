@@ -514,6 +514,42 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  share of the tokens of every class; 1 keeps\n" +
     "                                  all\n" +
     "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n",
+  "features diagnose":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  diagnose_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    cases: \"\"                     Prompts with the responses at fault\n" +
+    "    format:\n" +
+    "      chat: false                 Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "      system: \"\"                  System turn of a chat prompt\n" +
+    "      thinking: off               Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    top: 10                       Features reported per layer and ranking\n" +
+    "    baseline_tokens: 8192         Tokens of ordinary text whose mean activation\n" +
+    "                                  is subtracted; 0 subtracts nothing\n",
   "steer":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
