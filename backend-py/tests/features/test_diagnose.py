@@ -52,9 +52,10 @@ def test_the_gradient_is_the_slope_at_every_layer_and_token(loaded):
         direction_ND = torch.randn(len(IDS) - PROMPT, 32, generator=generator, dtype=torch.float64)
         change_TD = torch.zeros(len(IDS), 32, dtype=torch.float64)
         change_TD[PROMPT - 1 : -1] = direction_ND
-        step = 1e-5
+        # Routers compute in float32 whatever the model does: a smaller step would measure their rounding.
+        step = 1e-4
         slope = (logprob(loaded, layer, step * change_TD) - logprob(loaded, layer, -step * change_TD)) / (2 * step)
-        assert (gradients[layer].double() * direction_ND).sum().item() == pytest.approx(slope, rel=1e-3, abs=1e-5)
+        assert (gradients[layer].double() * direction_ND).sum().item() == pytest.approx(slope, rel=1e-2, abs=1e-4)
 
 
 def test_influence_is_activation_times_slope_of_the_kept_features(loaded):
