@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf import json_format
-
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
-from qscope.recipes.feature_parts import open_documents, open_model, tokens_text
+from qscope.recipes.feature_parts import as_json, open_documents, open_model, tokens_text
 from qscope.runs import RunContext
 from qscope.runs.versions import versions
 from qscope.v1.features_pb2 import ActivationFormat, ExtractFeatures
@@ -21,16 +19,14 @@ def run(context: RunContext) -> None:
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
     loaded = opened.loaded
     identity = {
-        "model": json_format.MessageToDict(model_record(loaded.facts), preserving_proto_field_name=True),
-        "saes": [
-            json_format.MessageToDict(sae_record(sae), preserving_proto_field_name=True) for sae in opened.saes.values()
-        ],
+        "model": as_json(model_record(loaded.facts)),
+        "saes": [as_json(sae_record(sae)) for sae in opened.saes.values()],
         "text": reader.identity(),
         "context": task.text.context,
         "documents_wanted": task.documents,
         "tokens_text": tokens_text(task),
-        "rendering": json_format.MessageToDict(task.rendering, preserving_proto_field_name=True),
-        "masks": json_format.MessageToDict(task.masks, preserving_proto_field_name=True),
+        "rendering": as_json(task.rendering),
+        "masks": as_json(task.masks),
         "dtype": {"model": loaded.facts.dtype, "encoder": "float32", "value": "float32"},
     }
     facts = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from qscope import __version__
 from qscope.data import open_text
@@ -120,9 +121,8 @@ def write_features(
     )
     path = save_features(features, context.artifacts)
     context.artifact(path, kind="features", description=f"{len(entries)} features of {len(opened.saes)} layers")
-    settings = json_format.MessageToDict(task, preserving_proto_field_name=True)
     path = context.artifacts / f"{kind}.json"
-    write_json(path, {"kind": kind, "settings": settings, **report})
+    write_json(path, {"kind": kind, "settings": as_json(task), **report})
     context.artifact(path, kind="report", description="what was read and what was left out")
 
 
@@ -150,6 +150,13 @@ def report_layers(context: RunContext, found: Found, entries: Sequence[FeatureEn
     for layer, ambient in found.ambient.items():
         rows.setdefault(layer, {})["ambient"] = float(len(ambient))
     context.metrics(0, rows)
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """A message as JSON with every field, also those that are false or zero: results say what was off, too."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def watch(context: RunContext, phase: str, total: int) -> tuple[Callable[[int], None], Callable[[], bool]]:

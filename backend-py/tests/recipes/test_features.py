@@ -215,7 +215,8 @@ def test_extracted_activations_serve_top_as_the_text_does(experiment, run) -> No
     manifest = json.loads((extracted.artifacts / "activations" / "manifest.json").read_text())
     assert [shard["documents"] for shard in manifest["shards"]] == [16, 14]
     assert manifest["tokens_text"] == "without padding, first tokens, special tokens; no template"
-    assert manifest["masks"] == MASKS
+    assert manifest["masks"] == {**MASKS, "skip_thinking": False}
+    assert manifest["rendering"] == {"chat": False, "thinking": False}
     assert {"torch", "transformers"} <= set(manifest["versions"])
     from_shards = run(experiment("top_features", sae="", activations=extracted.run_id))
     from_text = run(experiment("top_features"))

@@ -49,13 +49,12 @@ export function readMessage(desc: DescMessage, tree: Tree | undefined, path: str
     });
     for (const other of others) {
       if (!first) break;
-      const names = oneof.fields.map(({ name }) => name).join(', ');
       const line = `${first.at.source.file}:${first.at.source.position(first.at.offset).line}`;
       const memberPath = join(path, other.field.name);
       context.diagnostics.add(
         other.at,
         memberPath,
-        `only one of ${names} may be given`,
+        `only one of ${first.field.name} and ${other.field.name} may be given`,
         `${first.field.name} is at ${line}`,
       );
       given.delete(other.field);

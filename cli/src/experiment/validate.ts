@@ -32,12 +32,7 @@ function report(
   const at = nearestPlace(place, places);
   if (!at) throw new Error(`no place in the experiment for ${path}`);
   if (oneof) {
-    diagnostics.add(
-      at,
-      path,
-      `one of ${names.join(', ')} is required`,
-      `add ${oneof.fields.map(({ name }) => `${name}:`).join(' or ')}`,
-    );
+    diagnostics.add(at, path, `one of ${names.join(', ')} is required`);
     return;
   }
   const { message, suggestion } = explain(violation, field, valueAt(violation.field, root), onGroup);
