@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--d-sae", type=int, default=32768)
     parser.add_argument("--reads", type=int, default=500)
     parser.add_argument("--folder", type=Path, default=None, help="where the temporary folder is made")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), help="stages, in their order")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--source", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -235,7 +236,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "stages": {},
         }
-        for stage in STAGES:
+        for stage in (stage for stage in STAGES if stage in given.only):
             if stage.endswith("_cold"):
                 _drop_from_cache(Path(made))
             command = [sys.executable, __file__, *sys.argv[1:], "--stage", stage, "--source", str(source)]

@@ -122,16 +122,19 @@ def convert(
     Raises:
         UserError: the source is damaged or changes meanwhile, the disk is full or cannot be written.
     """
+    for done, layer in enumerate(layers):
+        on_layer(done, len(layers))
+        _convert_alone(group, source, layer, source.place(layer), verify=verify)
+    on_layer(len(layers), len(layers))
+
+
+def _convert_alone(group: Group, source: Source, layer: int, place: Path, *, verify: bool) -> None:
     try:
         group.folder.mkdir(parents=True, exist_ok=True)
-        for done, layer in enumerate(layers):
-            on_layer(done, len(layers))
-            place = source.place(layer)
-            with _alone_in(group.folder) as alone:
-                if alone:
-                    _remove_remains(group.folder)
-                _convert_layer(group, source, layer, place, verify=verify)
-        on_layer(len(layers), len(layers))
+        with _alone_in(group.folder) as alone:
+            if alone:
+                _remove_remains(group.folder)
+            _convert_layer(group, source, layer, place, verify=verify)
     except OSError as error:
         raise UserError(
             f"{group.folder}: cannot be written ({error.strerror or error}).",

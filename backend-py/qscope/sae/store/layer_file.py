@@ -306,7 +306,10 @@ class LayerFile:
     def _read_into(self, tensor: Tensor, offset: int) -> None:
         view = memoryview(_bytes_of(tensor))
         while view:
-            count = os.preadv(self._file.fileno(), [view], offset)
+            try:
+                count = os.preadv(self._file.fileno(), [view], offset)
+            except OSError as error:
+                raise DamagedStore(f"{self.path}: cannot be read ({error.strerror})") from None
             if count == 0:
                 raise DamagedStore(f"{self.path}: ends before its last row")
             view, offset = view[count:], offset + count
