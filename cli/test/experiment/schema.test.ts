@@ -69,7 +69,8 @@ test('help pages fit 80 columns and show every field of their task', () => {
   expect(Object.keys(pages)).toEqual([
     'train-sae',
     'eval-sae',
-    ...['extract', 'contrast', 'top', 'language', 'repetition'].map((verb) => `features ${verb}`),
+    ...['extract', 'contrast', 'top', 'language', 'repetition', 'diagnose'].map((verb) => `features ${verb}`),
+    'steer',
   ]);
   for (const page of Object.values(pages)) {
     for (const line of page.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
