@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,6 +14,10 @@ export function findBrowser(): string | undefined {
   const folders = (process.env.PATH ?? '').split(delimiter);
   return NAMES.flatMap((name) => folders.map((folder) => join(folder, name))).find(existsSync);
 }
+
+/** A machine at work on other things may take half a minute to start a browser. */
+const ANSWER_MS = 45_000;
+const CLOSE_MS = 5_000;
 
 interface Answer {
   id?: number;
@@ -73,14 +77,32 @@ export class Browser {
         throw error;
       }),
     ]);
-    return new Browser(child, folder);
+    const browser = new Browser(child, folder);
+    try {
+      await browser.send('Browser.getVersion');
+    } catch (error) {
+      await browser.close();
+      throw error;
+    }
+    return browser;
   }
 
   send<T = Record<string, unknown>>(method: string, params: object = {}, sessionId?: string): Promise<T> {
     const id = ++this.counter;
-    const answer = new Promise<T>((resolve, reject) => this.waiting.set(id, { resolve, reject }));
     (this.child.stdio[3] as Writable).write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
-    return answer;
+    return new Promise<T>((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error(`no answer to ${method} in ${ANSWER_MS / 1000} s`)), ANSWER_MS);
+      this.waiting.set(id, {
+        resolve: (value) => {
+          clearTimeout(late);
+          resolve(value);
+        },
+        reject: (error) => {
+          clearTimeout(late);
+          reject(error);
+        },
+      });
+    });
   }
 
   /** Opens a page of a width in pixels and waits until it is loaded. */
@@ -101,8 +123,10 @@ export class Browser {
 
   async close(): Promise<void> {
     const ended = once(this.child, 'exit');
-    await this.send('Browser.close').catch(() => {});
+    const late = setTimeout(() => this.child.kill('SIGKILL'), CLOSE_MS);
+    this.send('Browser.close').catch(() => {});
     await ended;
+    clearTimeout(late);
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
   }
 
@@ -197,9 +221,4 @@ export class Page {
     });
     writeFileSync(file, Buffer.from(data, 'base64'));
   }
-}
-
-/** Version of a browser, for the report of a test; empty when it does not even start. */
-export function browserVersion(path: string): string {
-  return spawnSync(path, ['--version'], { encoding: 'utf8' }).stdout?.trim() ?? '';
 }

@@ -14,8 +14,8 @@ import { thin } from './thin.js';
 /** Points of one curve at most: about one for each pixel of a plot. */
 const POINTS = 400;
 /** Points of all curves together at most: what keeps the page of a model with many layers at a few hundred kilobytes. */
-const ALL_POINTS = 14_000;
-const FEWEST = 50;
+const ALL_POINTS = 11_000;
+const FEWEST = 40;
 /** It grows with the step. */
 const HIDDEN = new Set(['tokens']);
 /** Their distance from zero is what counts; on an axis of its own the noise of an L0 that keeps to k would fill the plot. */

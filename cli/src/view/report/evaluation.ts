@@ -68,14 +68,15 @@ export function evaluationSection(text: string, path: string): ReportSection {
 function densitySections({ density = {}, filtered_tokens: n }: Evaluation) {
   const layers = Object.entries(density).filter(([, { features }]) => features.length > 0);
   if (layers.length === 0) return [];
-  const counts = layers.map(([layer, { silent }]) => [layer, silent.reduce((sum, value) => sum + value, 0)] as const);
+  // A layer whose features are all silent has no curve.
+  const counts = Object.entries(density).map(([layer, { silent }]) => [layer, total(silent)] as const);
   const silent = counts.filter(([, count]) => count > 0).map(([layer, count]) => `${count} in layer ${layer}`);
   const series = layers.map(([layer, { log10_edges: edges, features, silent: own }]) => {
-    const total = [...features, ...own].reduce((sum, value) => sum + value, 0);
+    const all = total(features) + total(own);
     return {
       name: `layer ${layer}`,
       x: features.map((_, bin) => ((edges[bin] as number) + (edges[bin + 1] as number)) / 2),
-      y: features.map((value) => value / total),
+      y: features.map((value) => value / all),
     };
   });
   return [
@@ -95,6 +96,10 @@ function densitySections({ density = {}, filtered_tokens: n }: Evaluation) {
       },
     },
   ];
+}
+
+function total(counts: readonly number[]): number {
+  return counts.reduce((sum, value) => sum + value, 0);
 }
 
 function parse(text: string, path: string): Evaluation {

@@ -14,8 +14,9 @@ const X_TICKS = 5;
 const Y_TICKS = 5;
 /** Curves with few points show them. */
 const DOTS_UP_TO = 40;
-/** Rows of the table below a plot. */
-const TABLE_ROWS = 25;
+/** Rows of the table below a plot: as many as its cells allow, within these bounds. */
+const [FEWEST_ROWS, MOST_ROWS] = [9, 25];
+const TABLE_CELLS = 400;
 const LABEL_UNITS = 5.9;
 const NO_AXIS = create(PlotAxisSchema);
 
@@ -123,17 +124,28 @@ function short(value: number): number | null {
 
 function curvePath({ x: xs, y: ys }: PlotSeries, x: Scale, y: Scale): string {
   let path = '';
-  let pen = false;
+  let pen: readonly [number, number] | undefined;
   for (const [index, value] of xs.entries()) {
     const [left, top] = [x.at(value), y.at(ys[index] as number)];
     if (!Number.isFinite(left) || !Number.isFinite(top)) {
-      pen = false;
+      pen = undefined;
       continue;
     }
-    path += `${pen ? 'L' : 'M'}${place(left)} ${place(top)}`;
-    pen = true;
+    const point = [place(left), place(top)] as const;
+    // Steps from point to point are half as long to write, and curves are most of the page.
+    path += pen
+      ? `${path.endsWith('l') ? '' : ' '}${step(pen[0], point[0])} ${step(pen[1], point[1])}`
+      : `M${point[0]} ${point[1]}l`;
+    pen = point;
   }
-  return path;
+  return path.replaceAll(' -', '-');
+}
+
+/** Between two places, which are tenths: the sum of all steps ends where the curve does. */
+function step(from: number, to: number): string {
+  return place(to - from)
+    .toString()
+    .replace(/^(-?)0\./, '$1.');
 }
 
 function bandPath({ x: xs, low, high }: PlotSeries, x: Scale, y: Scale): Html | undefined {
@@ -171,7 +183,8 @@ function describe({ x, y, series, band }: LinePlot, title: string): string {
 /** The numbers of the plot; of a long curve, rows at even distances and the last one. */
 function dataTable({ x, y, series }: LinePlot, title: string): Html {
   const all = [...new Set(series.flatMap((one) => one.x))].filter(Number.isFinite).sort((a, b) => a - b);
-  const chosen = all.length <= TABLE_ROWS ? all : evenly(all, TABLE_ROWS);
+  const room = Math.min(MOST_ROWS, Math.max(FEWEST_ROWS, Math.floor(TABLE_CELLS / series.length)));
+  const chosen = all.length <= room ? all : evenly(all, room);
   const shown = series.map((one) => new Map(one.x.map((value, index) => [value, index])));
   const rows = chosen.map((value) => {
     const cells = series.map((one, index) => {

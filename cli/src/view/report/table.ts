@@ -27,11 +27,16 @@ const NUMERIC = html` class="number"`;
 function cellHtml(cell: TableCell, index: number, column: TableColumn | undefined): Html {
   const { value } = cell;
   if (index === 0) {
-    const key = value.case === 'number' ? html` data-value="${value.value}"` : undefined;
+    const key = value.case === 'number' ? html` data-value="${sortKey(value.value)}"` : undefined;
     return html`<th scope="row"${value.case === 'number' ? NUMERIC : undefined}${key}>${cellText(cell, column)}</th>`;
   }
   if (value.case !== 'number') return html`<td>${cellText(cell, column)}</td>`;
-  return html`<td class="number" data-value="${value.value}">${cellText(cell, column)}${measured(cell, column)}</td>`;
+  return html`<td class="number" data-value="${sortKey(value.value)}">${cellText(cell, column)}${measured(cell, column)}</td>`;
+}
+
+/** What the page sorts by: more digits than it shows, fewer than a double has. */
+function sortKey(value: number): number {
+  return Number(value.toPrecision(9));
 }
 
 function cellText({ value }: TableCell, column: TableColumn | undefined): string {

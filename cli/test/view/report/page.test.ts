@@ -181,7 +181,7 @@ describe('pieces', () => {
     expect(all(curve as never, 'path').map(({ attributes }) => attributes.get('d'))).toMatchInlineSnapshot(`
       [
         "M38 175.2L125.5 91.2L213 175.2L300.5 24L388 141.6L388 158.4L300.5 40.8L213 192L125.5 124.8L38 192Z",
-        "M38 192L125.5 108M300.5 24L388 150",
+        "M38 192l87.5-84M300.5 24l87.5 126",
         "M38 192h0M125.5 108h0M300.5 24h0M388 150h0",
       ]
     `);
@@ -213,6 +213,31 @@ describe('pieces', () => {
       '3 | 100.0% (90.0% to 100.0%) | ',
       '4 | 25.0% (20.0% to 30.0%) | 100.0%',
     ]);
+  });
+
+  test('a curve ends where its last point is, however many steps lead there', () => {
+    const x = Array.from({ length: 300 }, (_, index) => index);
+    const y = x.map((value) => Math.sin(value) + value / 77);
+    const value = { x: { label: 'x' }, y: { label: 'y' }, series: [{ x, y }] };
+    const [curve] = all(parseHtml(sectionOf({ case: 'linePlot', value })), 'g', 'curve');
+    const path = all(curve as never, 'path')[0]?.attributes.get('d') ?? '';
+    const [start = '', steps = ''] = path.slice(1).split('l');
+    let [left, top] = start.split(' ').map(Number) as [number, number];
+    const numbers = [...steps.matchAll(/-?(?:\d+\.?\d*|\.\d+)/g)].map(Number);
+    expect(numbers).toHaveLength(2 * 299);
+    const places = [top];
+    for (let index = 0; index < numbers.length; index += 2) {
+      left += numbers[index] as number;
+      top += numbers[index + 1] as number;
+      places.push(top);
+    }
+    expect(left).toBeCloseTo(388, 6);
+    const unit = ((places[299] as number) - (places[0] as number)) / ((y[299] as number) - (y[0] as number));
+    for (const [index, at] of places.entries()) {
+      expect(Math.abs(at - (places[0] as number) - unit * ((y[index] as number) - (y[0] as number)))).toBeLessThan(
+        0.25,
+      );
+    }
   });
 
   test('a long plot shows a few rows of its data and says of how many', () => {
