@@ -31,7 +31,9 @@ describe('report of a train-sae run', () => {
     expect(page.length).toBeLessThan(300_000);
     const parsed = parseHtml(page);
     expect(textOf(all(parsed, 'h1')[0] as never)).toMatch(/^small-\w+$/);
+    expect(textOf(all(parsed, 'section', 'warning')[0] as never)).toMatch(/^One warning.*32 steps are few for an SAE/);
     expect(all(parsed, 'h2').map(textOf)).toEqual([
+      'One warning',
       'The run',
       'Evaluation on held-out text',
       'Over the run',

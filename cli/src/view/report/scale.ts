@@ -40,8 +40,10 @@ function linearScale(
   let [from, to] = [low, high];
   // Closer than any step between them could be told.
   if (to - from <= Math.max(1e-300, 1e-12 * Math.max(Math.abs(from), Math.abs(to)))) {
-    const room = Math.abs(from) < 1e-300 ? 0.5 : Math.abs(from) / 2;
-    [from, to] = [Math.max(-Number.MAX_VALUE, from - room), Math.min(Number.MAX_VALUE, to + room)];
+    const room = Math.abs(from) / 2;
+    // What is zero all along is mostly a count or a loss, which is never below.
+    if (room < 1e-300) [from, to] = [0, 1];
+    else [from, to] = [Math.max(-Number.MAX_VALUE, from - room), Math.min(Number.MAX_VALUE, to + room)];
   }
   // An axis that nearly begins at zero begins at zero.
   if (round && from > 0 && from < 0.4 * to) from = 0;
@@ -64,10 +66,18 @@ function linearScale(
   return { at: placed((value) => value, from, to, range), ticks, step };
 }
 
+/** Ticks of a decade on a logarithmic axis that is longer than so many decades. */
+const MANTISSAS: ReadonlyArray<readonly [decades: number, mantissas: readonly number[]]> = [
+  [3, [1]],
+  [1.2, [1, 3]],
+  [0.6, [1, 2, 5]],
+  [0, [1, 1.5, 2, 3, 4, 6, 8]],
+];
+
 function logScale(low: number, high: number, range: readonly [number, number], round: boolean): Scale {
   let [from, to] = [Math.log10(low), Math.log10(high)];
   if (to - from < 0.2) [from, to] = [from - 0.1, to + 0.1];
-  const mantissas = to - from > 3 ? [1] : to - from > 1.2 ? [1, 3] : [1, 2, 5];
+  const mantissas = MANTISSAS.find(([decades]) => to - from > decades)?.[1] ?? [1];
   const decades = Math.max(1, Math.ceil((to - from) / 8));
   let ticks: number[] = [];
   for (let decade = Math.floor(from) - decades; decade <= Math.ceil(to) + decades; decade++) {

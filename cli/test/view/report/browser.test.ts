@@ -12,17 +12,17 @@ const NONE =
   'SKIPPED: no Chromium here (set CHROMIUM, or have one on the PATH), so the page was not tried in a browser';
 if (!path) console.warn(NONE);
 
-/** Kept where the variable says, to be looked at. */
-const shots = process.env.REPORT_SHOTS ?? mkdtempSync(join(tmpdir(), 'qs-shots-'));
-
 describe.skipIf(!path)(path ? 'the page in Chromium' : NONE, () => {
   let browser: Browser;
   let server: Server;
   let address: string;
   let served: string[];
+  /** Kept where the variable REPORT_SHOTS says, to be looked at. */
+  let shots: string;
   const pages: Readonly<Record<string, string>> = { '/': pageOf(everyKind()), '/hostile': pageWith(EVIL) };
 
   beforeAll(async () => {
+    shots = process.env.REPORT_SHOTS ?? mkdtempSync(join(tmpdir(), 'qs-shots-'));
     server = createServer(({ url = '' }, response) => {
       served.push(url);
       response.writeHead(pages[url] ? 200 : 404, { 'content-type': 'text/html; charset=utf-8' });

@@ -86,6 +86,8 @@ describe('scales', () => {
     expect(ticks([-8, 8], { round: false })).toEqual([-5, 0, 5]);
     expect(ticks([1, 1 + Number.EPSILON])).toEqual([0, 0.5, 1, 1.5]);
     expect(ticks([16, 16])).toEqual([0, 5, 10, 15, 20, 25]);
+    expect(ticks([0, 0])).toEqual([0, 0.2, 0.4, 0.6, 0.8, 1]);
+    expect(ticks([0.105, 0.19], { log: true })).toEqual([0.1, 0.15, 0.2]);
     expect(ticks([12, 69], { log: true })).toEqual([10, 20, 50, 100]);
     expect(ticks([1e-6, 3], { log: true })).toEqual([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10]);
   });
