@@ -7,11 +7,12 @@ from pathlib import Path
 
 from qscope.data import TokenStream, open_text
 from qscope.errors import UserError
+from qscope.features.files import NAME as FEATURES
 from qscope.models import LoadedModel
 from qscope.runs import RunContext, find_run, run_folders
 from qscope.sae.evaluation import evaluate
 from qscope.sae.topk import TopKSae
-from qscope.v1 import sae_pb2, text_pb2
+from qscope.v1 import sae_pb2, steering_pb2, text_pb2
 
 
 def open_tokens(source: text_pb2.TextSource, loaded: LoadedModel, *, seed: int, at: str) -> TokenStream:
@@ -78,3 +79,22 @@ def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:
         reason="SAE_NOT_FOUND",
         field=at,
     )
+
+
+def run_or_path(name: str, runs: Path, holds: str) -> Path:
+    """A path as it is; what is none is a run's id, its beginning, or ``latest`` for the newest that ``holds`` it."""
+    path = Path(name).expanduser()
+    if path.exists() or "/" in name:
+        return path
+    if name == "latest":
+        for folder in run_folders(runs):
+            if (folder.artifacts / holds).exists():
+                return folder.path
+    return find_run(runs, name).path
+
+
+def place_feature_files(spec: steering_pb2.SteeringSpec, runs: Path) -> None:
+    """Turns the runs that a spec names as feature files into their folders, in place."""
+    for edit in spec.edits:
+        if edit.feature_file:
+            edit.feature_file = str(run_or_path(edit.feature_file, runs, FEATURES))

@@ -16,7 +16,7 @@ from qscope.models import LoadedModel, check_hooks, choose_device, load_model
 from qscope.models.generation import Generation, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
 from qscope.models.prompts import Prompt, render_prompt
-from qscope.recipes.shared import open_tokens, place_of_saes
+from qscope.recipes.shared import open_tokens, place_feature_files, place_of_saes
 from qscope.recipes.steer_report import steering_lines, steering_report
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
@@ -135,6 +135,7 @@ def _arms(context: RunContext, loaded: LoadedModel, tools: _Tools) -> list[Arm]:
     task = context.experiment.steer
     factors = list(task.sweep) or [1.0]
     saes, resolver = tools.saes, SpecResolver(loaded, tools.saes)
+    place_feature_files(task.steering, context.folder.parent)
     spec = resolver.expand(task.steering, at="steer.steering")
     steered = {
         factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), at="steer.steering") for factor in factors

@@ -14,7 +14,8 @@ from qscope.features.files import NAME, load_features
 from qscope.features.shards import MANIFEST, Extract
 from qscope.models import load_model
 from qscope.recipes.feature_parts import open_documents, open_model, tokens_text, watch
-from qscope.runs import RunContext, find_run, run_folders
+from qscope.recipes.shared import run_or_path
+from qscope.runs import RunContext
 from qscope.runs.files import replacing
 from qscope.v1.features_pb2 import ContextSet, FeatureContexts, ModelRecord, SaeRecord, TopFeatures
 
@@ -52,18 +53,6 @@ def wanted_features(task: TopFeatures, runs: Path) -> dict[int, dict[int, str]]:
         layer, _, feature = text.partition("/")
         wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
     return dict(sorted(wanted.items()))
-
-
-def run_or_path(name: str, runs: Path, holds: str) -> Path:
-    """A path as it is; what is none is a run's id, its beginning, or ``latest`` for the newest that ``holds`` it."""
-    path = Path(name).expanduser()
-    if path.exists() or "/" in name:
-        return path
-    if name == "latest":
-        for folder in run_folders(runs):
-            if (folder.artifacts / holds).exists():
-                return folder.path
-    return find_run(runs, name).path
 
 
 def _of_text(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:

@@ -129,9 +129,12 @@ class InferenceService:
 
     def _serve(self, request: inference_pb2.GenerateRequest) -> Iterator[inference_pb2.GenerateResponse]:
         # In the model's thread: the import of torch takes seconds.
-        from qscope.recipes.shared import place_of_saes
+        from qscope.recipes.shared import place_feature_files, place_of_saes
         from qscope.steering.session import WarmModel, generate
 
         if self._warm is None:
             self._warm = WarmModel()
-        return generate(self._warm, request, lambda name: place_of_saes(name, Path(request.runs_folder), at="sae"))
+        runs = Path(request.runs_folder)
+        for row in request.rows:
+            place_feature_files(row.steering, runs)
+        return generate(self._warm, request, lambda name: place_of_saes(name, runs, at="sae"))
