@@ -13,8 +13,8 @@ from qscope.features.encoders import sae_layers
 from qscope.features.shards import Extract
 from qscope.models import ModelShape, select_layers
 from qscope.recipes.plan_words import ranges, text_fact
-from qscope.recipes.shared import place_of_saes
-from qscope.recipes.top_features import EXTRACT, run_or_path, wanted_features
+from qscope.recipes.shared import place_of_saes, run_or_path
+from qscope.recipes.top_features import EXTRACT, wanted_features
 from qscope.sae import formats
 from qscope.sae.formats.releases import find_release
 from qscope.v1 import experiment_pb2, run_pb2

@@ -59,6 +59,13 @@ class Cell:
 def run(context: RunContext) -> None:
     """Generates every arm at every strength from the same prompts and random numbers, then measures them."""
     experiment, task = context.experiment, context.experiment.steer
+    if not task.steering.edits and not task.steering.abort_when:
+        raise UserError(
+            "The steering spec is empty: there is nothing to compare.",
+            remedy="Add an edit: layers, features and a strength.",
+            reason="STEERING_EMPTY",
+            field="steer.steering",
+        )
     refuse_meaningless_controls(task.steering, list(task.controls), prompt_prefix=task.baselines.prompt_prefix)
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
     check_hooks(loaded)
@@ -202,13 +209,17 @@ def _generate(
     cells = [cell for cell in cells if cell.key not in known]
     with path.open("a", encoding="utf-8") as file:
         for arm in arms:
-            mine = [cell for cell in cells if cell.arm is arm]
+            mine, silent = [cell for cell in cells if cell.arm is arm], None
             for start in range(0, len(mine), task.batch_rows):
-                new = _batch(context, loaded, prompts, mine[start : start + task.batch_rows], saes)
+                new, silent = _batch(context, loaded, prompts, mine[start : start + task.batch_rows], saes)
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
                 file.flush()
                 rows += new
                 context.progress("generating", len(rows), total, "texts")
+            # Some batches of an arm may hold nothing to change; all of them mean that it does not work.
+            of_arm = [row for row in rows if (row["arm"], row["factor"]) == (arm.name, arm.factor)]
+            if silent is not None and not any(row["changed_positions"] for row in of_arm):
+                raise silent
     context.artifact(path, kind="generations", description=f"{len(rows):,} texts of {len(arms)} arms")
     return rows
 
@@ -229,7 +240,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _batch(
     context: RunContext, loaded: LoadedModel, prompts: list[Prompt], cells: list[Cell], saes: Saes
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], UserError | None]:
+    """The texts of one batch, and the error if steering changed nothing in it."""
     task = context.experiment.steer
     read = [prompts[cell.prompt] for cell in cells]
     if cells[0].arm.prefix:
@@ -257,7 +269,6 @@ def _batch(
         for drawn in step.drawn:
             if step.ended.get(drawn.row) != inference_pb2.END_REASON_END_TOKEN:
                 tokens[drawn.row].append(drawn.token)
-    batch.refuse_if_nothing_happened(at="steer.steering")
     texts = [loaded.tokenizer.decode(ids) for ids in tokens]
     named = languages(texts, tuple(task.languages))
     rows = []
@@ -280,7 +291,7 @@ def _batch(
                 "spec": cell.arm.spec.hash,
             }
         )
-    return rows
+    return rows, batch.nothing_happened(at="steer.steering")
 
 
 def _side_effects(

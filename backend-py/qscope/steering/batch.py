@@ -101,8 +101,14 @@ class SteeredBatch:
         """A spec that asked for a change and made none, on any of its rows, is a failure.
 
         Raises:
-            UserError: NOTHING_STEERED, with what is known about why.
+            UserError: see :meth:`nothing_happened`.
         """
+        error = self.nothing_happened(at=at)
+        if error is not None:
+            raise error
+
+    def nothing_happened(self, *, at: str = "steering") -> UserError | None:
+        """The error (NOTHING_STEERED) for the first spec that changed nothing on its rows, and what is known of why."""
         proofs = self.row_proofs()
         for spec in dict.fromkeys(self._specs):
             rows = [row for row, other in enumerate(self._specs) if other is spec]
@@ -119,10 +125,11 @@ class SteeredBatch:
             else:
                 why = "No token was selected"
                 remedy = (
-                    "Widen `where` (phase all also edits the prompt; a generated token is edited when it is read, "
-                    "so one generated token alone is none)."
+                    "Widen `where`: phase all also edits the prompt, and a generated token is edited when it is read, "
+                    "so the last one never is."
                 )
-            raise UserError(f"{why}: nothing was steered.", remedy=remedy, reason="NOTHING_STEERED", field=at)
+            return UserError(f"{why}: nothing was steered.", remedy=remedy, reason="NOTHING_STEERED", field=at)
+        return None
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
@@ -203,7 +210,9 @@ class SteeredBatch:
             if not spec.abort_when:
                 continue
             mine = [one for one in spec.abort_when if one[0] == layer]
-            if any(current.held[one][row].any() for one in mine):
+            # The first token is an attention sink: what fires there says nothing about the text.
+            beyond_T = current.tokens.position_BT[row] > 0
+            if any((current.held[one][row] & beyond_T).any() for one in mine):
                 self._aborted.add(row)
 
     def _add_constant(self, layer: int, members: list[_Member], resid_BTD: Tensor, current: _Pass) -> Tensor:

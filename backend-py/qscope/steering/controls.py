@@ -16,8 +16,14 @@ from torch import Tensor
 from qscope.errors import UserError
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
 from qscope.steering.saes import Saes
+from qscope.steering.scales import WITHOUT_STRENGTH
 from qscope.v1 import steer_pb2
-from qscope.v1.steering_pb2 import STEERING_OP_ADD, STEERING_OP_SCALE, SteeringSpec
+from qscope.v1.steering_pb2 import (
+    STEERING_OP_ADD,
+    STEERING_OP_PROJECTION_CAP,
+    STEERING_OP_SCALE,
+    SteeringSpec,
+)
 
 #: Foreign features are drawn from this many neighbours in activity.
 _NEIGHBOURS = 16
@@ -64,9 +70,7 @@ def with_factor(spec: SteeringSpec, factor: float, *, at: str = "steer.steering"
 
 def has_strength(op: int) -> bool:
     """Whether an operation looks at its strength."""
-    from qscope.v1 import steering_pb2 as pb
-
-    return op not in (pb.STEERING_OP_ZERO, pb.STEERING_OP_NEGATE, pb.STEERING_OP_PROJECTION_CAP)
+    return op not in WITHOUT_STRENGTH and op != STEERING_OP_PROJECTION_CAP
 
 
 def refuse_meaningless_controls(

@@ -17,7 +17,7 @@ from torch import Tensor
 from qscope.errors import UserError
 from qscope.steering.edit import ACTIVATION_OPS
 from qscope.steering.saes import Saes
-from qscope.steering.scales import Scales
+from qscope.steering.scales import WITHOUT_STRENGTH, Scales
 from qscope.v1 import steering_pb2 as pb
 
 
@@ -254,7 +254,8 @@ def _numbers(
     at: str,
 ) -> LayerEdit:
     length_M = directions_MD.norm(dim=1)
-    if edit.op == pb.STEERING_OP_SCALE or edit.unit == pb.STRENGTH_UNIT_RAW:
+    plain = edit.op == pb.STEERING_OP_SCALE or edit.op in WITHOUT_STRENGTH
+    if plain or edit.unit == pb.STRENGTH_UNIT_RAW:
         unit_M = torch.ones_like(length_M)
         projected_M = unit_M
     elif edit.unit == pb.STRENGTH_UNIT_MAX:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from qscope.v1 import steering_pb2 as pb
 
+#: Operations that look at neither strength nor low and high.
+WITHOUT_STRENGTH = frozenset({pb.STEERING_OP_ZERO, pb.STEERING_OP_NEGATE})
+
 
 @dataclass
 class Scales:
@@ -32,14 +35,14 @@ class Scales:
         layers = {
             layer
             for edit in spec.edits
-            if edit.unit == pb.STRENGTH_UNIT_NORM
+            if edit.unit == pb.STRENGTH_UNIT_NORM and edit.op not in WITHOUT_STRENGTH
             for layer in edit.layers
             if layer not in self.median_norm
         }
         features = {
             (layer, feature)
             for edit in spec.edits
-            if edit.unit == pb.STRENGTH_UNIT_MAX
+            if edit.unit == pb.STRENGTH_UNIT_MAX and edit.op not in WITHOUT_STRENGTH
             for layer in edit.layers
             for feature in edit.features
             if (layer, feature) not in self.max_activation

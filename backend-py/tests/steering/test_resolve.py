@@ -47,6 +47,15 @@ def test_a_factor_has_no_unit():
     assert edit.strength_M.item() == 3.0
 
 
+@pytest.mark.parametrize("op", ["zero", "negate"])
+@pytest.mark.parametrize("unit", [pb.STRENGTH_UNIT_NORM, pb.STRENGTH_UNIT_MAX])
+def test_operations_without_a_strength_need_no_scale(op, unit):
+    edit = make_edit([1], [5], op, unit=unit)
+    assert Scales().missing(make_spec(edit)) == ([], [])
+    assert len(resolved(edit, scales=Scales()).edits) == 1
+    assert Scales().missing(make_spec(make_edit([1], [5], "set", unit=unit))) != ([], [])
+
+
 def test_the_projection_cap_is_bounded_along_the_unit_direction():
     edit = make_edit([1], [5], "projection_cap", 0.0, low=-0.5, high=0.25, unit=pb.STRENGTH_UNIT_NORM)
     (found,) = resolved(edit, scales=SCALES).edits

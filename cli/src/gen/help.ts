@@ -608,8 +608,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      conflict: sum               Several edits of one layer at one token: sum,\n" +
     "                                  priority (first listed wins), sequential,\n" +
     "                                  error\n" +
-    "      abort_when: []              Stop the generation at the first token where\n" +
-    "                                  any of these features fires\n" +
+    "      abort_when: []              Stop at the first token, of the prompt or\n" +
+    "                                  generated, where any of these features fires\n" +
     "    sampling:\n" +
     "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
     "                                  token\n" +
