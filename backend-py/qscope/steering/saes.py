@@ -112,6 +112,7 @@ class StoredSaes:
         self._native: dict[int, TopKSae] = {}
         self._stores: dict[int, SaeStore] = {}
         self._whole: dict[int, TopKSae] = {}
+        self._said: set[str] = set()
         self._layout = formats.detect(place).layout if Path(place).expanduser().exists() else ""
 
     def d_sae(self, layer: int) -> int:
@@ -142,8 +143,7 @@ class StoredSaes:
         if layer in self._native or layer in self._stores:
             return
         facts = read_facts(self.place, [layer], offline=self._offline)
-        for warning in check_pair(facts, self._loaded.facts, field=self._at):
-            self._warn(warning)
+        self._say(check_pair(facts, self._loaded.facts, field=self._at))
         if self._layout == "native":
             # Mapped from disk: what is not looked at is not read.
             self._native[layer] = formats.load(self.place, [layer])[layer]
@@ -165,5 +165,11 @@ class StoredSaes:
         stream = TokenStream(reader, self._loaded.tokenizer, context=_TEST_TOKENS, pack=True, repeat=True)
         batch = stream.next_batch(1)
         assert batch is not None, "the embedded text repeats"
-        for warning in hook_self_test(self._loaded, {layer: self._whole[layer]}, batch.input_ids_BT).warnings:
-            self._warn(warning)
+        self._say(hook_self_test(self._loaded, {layer: self._whole[layer]}, batch.input_ids_BT).warnings)
+
+    def _say(self, warnings: Sequence[str]) -> None:
+        """Each warning once: those about the model are the same at every layer."""
+        for warning in warnings:
+            if warning not in self._said:
+                self._said.add(warning)
+                self._warn(warning)

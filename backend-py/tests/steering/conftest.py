@@ -66,8 +66,8 @@ SAES = LoadedSaes(sae_of)
 
 
 def resolved(*edits: steering_pb2.SteeringEdit, **more: Any) -> ResolvedSpec:
-    scales = more.pop("scales", Scales())
-    return resolve(make_spec(*edits, **more), n_layers=N_LAYERS, d_model=D_MODEL, saes=SAES, scales=scales)
+    scales, saes = more.pop("scales", Scales()), more.pop("saes", SAES)
+    return resolve(make_spec(*edits, **more), n_layers=N_LAYERS, d_model=D_MODEL, saes=saes, scales=scales)
 
 
 def prompt_of(ids: list[int]) -> Prompt:
