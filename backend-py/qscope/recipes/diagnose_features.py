@@ -11,7 +11,7 @@ from qscope.features.diagnose import LayerSums, add_case, examples, new_sums, ra
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
 from qscope.models.generation import refuse_beyond_context
 from qscope.models.prompts import Prompt, render_prompt
-from qscope.recipes.shared import place_of_saes
+from qscope.recipes.shared import place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import replacing
 from qscope.sae import formats
@@ -52,7 +52,7 @@ def _saes(context: RunContext, task: DiagnoseFeatures, loaded: LoadedModel) -> d
     select_layers(task.layers, loaded.facts.n_layers, at=f"{AT}.layers")
     place = place_of_saes(task.sae, context.folder.parent, at=f"{AT}.sae")
     saes = formats.load(place, list(task.layers) or None, offline=context.experiment.model_options.offline)
-    formats.refuse_if_foreign(saes, loaded.facts, field=f"{AT}.sae")
+    warn_of_misfit(context, place, list(saes), loaded, at=f"{AT}.sae")
     return {layer: sae.to(loaded.device) for layer, sae in saes.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qscope.models import check_hooks, choose_device, load_model, select_layers
-from qscope.recipes.shared import evaluate_into, open_tokens, place_of_saes
+from qscope.recipes.shared import evaluate_into, open_tokens, place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.sae import formats
 
@@ -16,7 +16,7 @@ def run(context: RunContext) -> None:
     select_layers(task.layers, loaded.facts.n_layers, at="eval_sae.layers")
     place = place_of_saes(task.sae, context.folder.parent, at="eval_sae.sae")
     saes = formats.load(place, layers=list(task.layers) or None, offline=experiment.model_options.offline)
-    formats.refuse_if_foreign(saes, loaded.facts, field="eval_sae.sae")
+    warn_of_misfit(context, place, list(saes), loaded, at="eval_sae.sae")
     context.info(f"SAEs of {place}, layers {', '.join(map(str, saes))}")
     check_hooks(loaded)
     stream = open_tokens(task.text, loaded, seed=context.seed_for("held-out"), at="eval_sae.text")

@@ -16,7 +16,7 @@ from qscope.features.documents import DocumentReader
 from qscope.features.encoders import load_encoders, model_record, sae_record
 from qscope.features.files import save_features
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
-from qscope.recipes.shared import place_of_saes
+from qscope.recipes.shared import place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.sae.topk import TopKSae
@@ -64,6 +64,7 @@ def open_model(context: RunContext, task: FeatureTask, *, at: str) -> Opened:
         offline=experiment.model_options.offline,
         field=f"{at}.sae",
     )
+    warn_of_misfit(context, place, list(saes), loaded, at=f"{at}.sae")
     context.info(f"SAEs of {place}, layers {', '.join(map(str, saes))}")
     check_hooks(loaded)
     return Opened(loaded, saes, str(place))

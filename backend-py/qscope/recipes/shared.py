@@ -11,6 +11,8 @@ from qscope.features.files import NAME as FEATURES
 from qscope.models import LoadedModel
 from qscope.runs import RunContext, find_run, run_folders
 from qscope.sae.evaluation import evaluate
+from qscope.sae.identity import check_pair
+from qscope.sae.store import read_facts
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2, steering_pb2, text_pb2
 
@@ -51,6 +53,13 @@ def evaluate_into(
     path = context.artifacts / "evaluation.json"
     path.write_text(json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     context.artifact(path, kind="evaluation", description=f"{len(saes)} layers, {report.tokens:,} held-out tokens")
+
+
+def warn_of_misfit(context: RunContext, place: Path | str, layers: list[int], loaded: LoadedModel, *, at: str) -> None:
+    """Refuses SAEs of another model, and warns of those that were trained on another kind of it."""
+    known = read_facts(place, layers, offline=context.experiment.model_options.offline)
+    for warning in check_pair(known, loaded.facts, field=at):
+        context.warning(warning)
 
 
 def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:

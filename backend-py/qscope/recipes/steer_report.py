@@ -20,10 +20,9 @@ def steering_report(title: str, arms: Sequence[Mapping[str, Any]], rows: Sequenc
         arms: as :func:`qscope.steering.summary.summarise` makes them.
         rows: the generated texts.
     """
-    sections = [_table(arms)]
+    sections = [_table(arms), _samples(arms, rows)]
     if len({arm["factor"] for arm in arms if arm["arm"] == "steered"}) > 1:
-        sections.append(_curves(arms))
-    sections.append(_samples(arms, rows))
+        sections.insert(0, _curves(arms))
     return pb.Report(title=title, subtitle=_finding(arms), sections=sections)
 
 
@@ -42,12 +41,17 @@ def _finding(arms: Sequence[Mapping[str, Any]]) -> str:
 def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
     columns = [
         pb.TableColumn(name="arm"),
-        pb.TableColumn(name="factor", format=pb.NumberFormat(), description="factor on every strength of the spec"),
+        pb.TableColumn(
+            name="factor",
+            format=pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=2),
+            description="factor on every strength of the spec",
+        ),
         pb.TableColumn(name="texts", format=pb.NumberFormat(style=pb.NUMBER_STYLE_INTEGER)),
         pb.TableColumn(name="unchanged", format=_PERCENT, description="texts equal to the unsteered one"),
-        pb.TableColumn(name="repeated 3-grams", format=_PERCENT, description="share of 3-grams seen before"),
+        pb.TableColumn(
+            name="repeated", format=_PERCENT, description="share of 3-grams that occurred before in the text"
+        ),
         pb.TableColumn(name="compression", format=_FIXED, description="bytes after zlib over bytes before"),
-        pb.TableColumn(name="tokens", format=pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=1)),
         pb.TableColumn(name="perplexity", unit="x", format=_FIXED, description="ratio on neutral text"),
         pb.TableColumn(name="KL", unit="nats", format=_FIXED, description="per token of neutral text"),
         pb.TableColumn(name="languages", description="most frequent first"),
@@ -57,33 +61,37 @@ def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
         text="Every arm continues the same prompts with the same random numbers. Spread is the standard deviation over "
         "texts. Perplexity and KL are measured on text that has nothing to do with the change; one spec, one text.",
         table=pb.Table(
-            caption="Means over the texts of each arm and strength",
+            caption=f"Means over the texts of each arm and strength{_neutral(arms)}",
             columns=columns,
             rows=[pb.TableRow(cells=_cells(arm)) for arm in arms],
         ),
     )
 
 
+def _neutral(arms: Sequence[Mapping[str, Any]]) -> str:
+    tokens = {int(arm["neutral_tokens"]) for arm in arms if "neutral_tokens" in arm}
+    return f"; perplexity and KL over {min(tokens):,} tokens" if tokens else ""
+
+
 def _cells(arm: Mapping[str, Any]) -> list[pb.TableCell]:
     def measured(name: str) -> pb.TableCell:
         spread = arm[name]["sd"]
-        cell = pb.TableCell(number=arm[name]["mean"], n=arm["n"])
+        cell = pb.TableCell(number=arm[name]["mean"])
         if spread is not None:
             cell.spread = spread
         return cell
 
     def cost(name: str) -> pb.TableCell:
-        return pb.TableCell(number=arm[name], n=int(arm["neutral_tokens"])) if name in arm else pb.TableCell()
+        return pb.TableCell(number=arm[name]) if name in arm else pb.TableCell()
 
-    languages = ", ".join(f"{name or 'none'} {share:.0%}" for name, share in list(arm["languages"].items())[:4])
+    languages = ", ".join(f"{name or 'none'} {share:.0%}" for name, share in list(arm["languages"].items())[:2])
     return [
         pb.TableCell(text=arm["arm"]),
         pb.TableCell(number=arm["factor"]),
         pb.TableCell(number=arm["n"]),
-        pb.TableCell(number=arm["same_as_unsteered"], n=arm["n"]),
+        pb.TableCell(number=arm["same_as_unsteered"]),
         measured("repeated_3grams"),
         measured("compression"),
-        measured("tokens"),
         cost("perplexity_ratio"),
         cost("kl"),
         pb.TableCell(text=languages),

@@ -134,7 +134,9 @@ def _random(edit: LayerEdit, generator: torch.Generator) -> LayerEdit:
     """
     change_D = edit.strength_M @ edit.directions_MD
     random_D = torch.randn(change_D.shape, generator=generator)
-    direction_MD = (random_D / random_D.norm() * change_D.norm())[None]
+    # Suppressing goes the other way along the same direction, as it does with the feature.
+    sign = -1.0 if bool((edit.strength_M < 0).all()) else 1.0
+    direction_MD = (random_D / random_D.norm() * change_D.norm() * sign)[None]
     return dataclasses.replace(edit, features=(), directions_MD=direction_MD, strength_M=torch.ones(1))
 
 

@@ -58,6 +58,12 @@ def test_a_random_and_a_foreign_direction_are_as_long_and_elsewhere(spec, contro
     torch.testing.assert_close(change_of(arm(spec, control)), other)
 
 
+@pytest.mark.parametrize("control", [RANDOM, FOREIGN])
+def test_a_negative_strength_goes_the_other_way_along_the_same_direction(control):
+    up, down = (change_of(arm(resolved(make_edit([1, 2], [30], "add", s)), control)) for s in (3.0, -3.0))
+    torch.testing.assert_close(down, -up)
+
+
 def test_a_foreign_feature_is_about_as_active_and_alive(spec):
     for edit in arm(spec, FOREIGN).edits:
         for feature in edit.features:
