@@ -32,7 +32,7 @@ class SpecResolver:
         facts = self._loaded.facts
         # Before the files are read: a wrong layer is the likelier mistake, and its place is still that of the file.
         refuse_unknown(spec, n_layers=facts.n_layers, saes=self.saes, at=at)
-        expanded, known = expand_feature_files(spec, d_model=facts.d_model, at=at)
+        expanded, known = expand_feature_files(spec, d_model=facts.d_model, saes=self.saes, at=at)
         self.scales.add(known)
         return expanded
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qscope.data import TokenStream, open_text
 from qscope.errors import UserError
+from qscope.features.encoders import sae_record
 from qscope.models import LoadedModel
 from qscope.sae import formats
 from qscope.sae.hook_check import hook_self_test
@@ -38,6 +39,10 @@ class Saes(Protocol):
         """The SAE on the model's device."""
         ...
 
+    def fingerprint(self, layer: int) -> str:
+        """Digest that saved features carry; empty where it cannot be known without reading the whole SAE."""
+        ...
+
 
 class LoadedSaes:
     """SAEs already in memory.
@@ -59,6 +64,9 @@ class LoadedSaes:
     def whole(self, layer: int) -> TopKSae:
         return self._sae_of(layer).to(self._device)
 
+    def fingerprint(self, layer: int) -> str:
+        return sae_record(self._sae_of(layer)).fingerprint
+
 
 class NoSaes:
     """In the place of SAEs that cannot be found.
@@ -77,6 +85,9 @@ class NoSaes:
         raise self._fault
 
     def whole(self, layer: int) -> TopKSae:
+        raise self._fault
+
+    def fingerprint(self, layer: int) -> str:
         raise self._fault
 
 
@@ -138,6 +149,11 @@ class StoredSaes:
             )
             self._test_hook_point(layer)
         return self._whole[layer]
+
+    def fingerprint(self, layer: int) -> str:
+        self._open(layer)
+        # A store may hold rounded weights, whose digest is another one.
+        return sae_record(self._native[layer]).fingerprint if layer in self._native else ""
 
     def _open(self, layer: int) -> None:
         if layer in self._native or layer in self._stores:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from qscope.errors import UserError
+from qscope.features.encoders import sae_record
 from qscope.features.files import save_features
 from qscope.steering.feature_file import expand_feature_files
 from qscope.v1 import steering_pb2 as pb
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet
-from tests.steering.conftest import D_MODEL, D_SAE, make_edit, make_spec, resolved
+from tests.steering.conftest import D_MODEL, D_SAE, SAES, make_edit, make_spec, resolved, sae_of
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def file(tmp_path):
 def expand(path, layers=(), top=1, **more):
     edit = make_edit(list(layers), [], feature_file=str(path), **more)
     edit.top = top
-    return expand_feature_files(make_spec(edit), d_model=D_MODEL, at="steer.steering")
+    return expand_feature_files(make_spec(edit), d_model=D_MODEL, saes=SAES, at="steer.steering")
 
 
 def test_the_best_of_every_layer_become_one_edit_each(file):
@@ -66,8 +67,22 @@ def test_its_maxima_are_the_unit_max(file):
 
 def test_features_of_a_model_of_another_width_are_refused(file):
     with pytest.raises(UserError) as caught:
-        expand_feature_files(make_spec(make_edit([], [], feature_file=str(file))), d_model=64)
+        expand_feature_files(make_spec(make_edit([], [], feature_file=str(file))), d_model=64, saes=SAES)
     assert caught.value.reason == "FEATURES_OF_ANOTHER_MODEL"
+
+
+def test_features_of_another_sae_are_refused_and_those_of_this_one_are_not(tmp_path):
+    found = FeatureSet(kind="contrast", model="tiny", sae="runs/here", entries=[FeatureEntry(layer=1, feature=3)])
+    found.sae_records.add().CopyFrom(sae_record(sae_of(1)))
+    spec, _ = expand(save_features(found, tmp_path))
+    assert list(spec.edits[0].features) == [3]
+    other = sae_of(1)
+    other.W_enc_FD[0, 0] += 1
+    found.sae_records[0].CopyFrom(sae_record(other))
+    with pytest.raises(UserError, match="another SAE of layer 1") as caught:
+        expand(save_features(found, tmp_path))
+    assert caught.value.reason == "FEATURES_OF_ANOTHER_SAE"
+    assert "runs/here" in caught.value.remedy
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"kind": 3}', "[]"])
@@ -82,6 +97,6 @@ def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, content):
 
 def test_other_edits_pass_as_they_are(file):
     plain = make_edit([1], [5], strength=3.0)
-    spec, scales = expand_feature_files(make_spec(plain), d_model=D_MODEL)
+    spec, scales = expand_feature_files(make_spec(plain), d_model=D_MODEL, saes=SAES)
     assert list(spec.edits) == [plain]
     assert not scales.max_activation
