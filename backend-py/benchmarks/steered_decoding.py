@@ -9,6 +9,7 @@ round; printed are the median over the rounds and the 10th and 90th percentile.
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 
@@ -49,6 +50,8 @@ def main() -> None:
     layers = list(range(loaded.facts.n_layers))
     arms = {
         "unsteered": [],
+        # What the machine itself does to a ratio.
+        "unsteered again": [],
         "add, one layer": [_edit([given.layer], pb.STEERING_OP_ADD)],
         "add, every layer": [_edit(layers, pb.STEERING_OP_ADD)] if not given.sae else [],
         "set where a feature fires, one layer": [_edit([given.layer], pb.STEERING_OP_SET, when=True)],
@@ -63,14 +66,16 @@ def main() -> None:
             scales=Scales(),
         )
         for name, edits in arms.items()
-        if edits or name == "unsteered"
+        if edits or name.startswith("unsteered")
     }
     where = torch.cuda.get_device_name() if loaded.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(f"{given.model} on {where}, {loaded.facts.dtype}; {given.tokens} tokens, {given.rounds} rounds in turn")
     for batch in given.batch:
         rates: dict[str, list[float]] = {name: [] for name in specs}
         for round_ in range(given.rounds + 1):
-            for name, spec in specs.items():
+            # Another order every round: who comes first meets a cooler machine.
+            for name in random.Random(round_).sample(list(specs), len(specs)):
+                spec = specs[name]
                 rate = _tokens_per_second(loaded, [prompt] * batch, [spec] * batch, saes, given.tokens)
                 if round_:
                     rates[name].append(rate)
