@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,19 +105,19 @@ def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
         ("Unchanged texts", "share of texts", lambda arm: arm["same_as_unsteered"], False, _PERCENT),
     ]
     if any("kl" in arm for arm in arms):
-        plots.append(("Cost on neutral text", "perplexity ratio", lambda arm: arm["perplexity_ratio"], True, _FIXED))
-    found = [name for arm in arms for name in arm["languages"] if name]
-    if found:
-        common = max(set(found), key=lambda name: sum(arm["languages"].get(name, 0.0) for arm in arms))
         plots.append(
             (
-                f"Texts in {common}",
-                f"share of texts in {common}",
-                lambda arm: arm["languages"].get(common, 0.0),
-                False,
-                _PERCENT,
+                "Cost on neutral text",
+                "perplexity ratio",
+                lambda arm: arm.get("perplexity_ratio", math.nan),
+                True,
+                _FIXED,
             )
         )
+    moved = _moved_language(arms)
+    if moved:
+        share = f"share of texts in {moved}"
+        plots.insert(0, (f"Texts in {moved}", share, lambda arm: arm["languages"].get(moved, 0.0), False, _PERCENT))
     return pb.ReportSection(
         heading="Dose and response",
         text="One point is one arm at one strength. Controls that rise with the steered curve mean that the size of "
@@ -134,6 +135,18 @@ def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
             for heading, label, value, log, form in plots
         ],
     )
+
+
+def _moved_language(arms: Sequence[Mapping[str, Any]]) -> str:
+    """The language whose share steering raises most; empty when it raises none."""
+    base = next(arm["languages"] for arm in arms if arm["arm"] == "unsteered")
+    rises: dict[str, float] = {}
+    for arm in arms:
+        for name, share in arm["languages"].items() if arm["arm"] == "steered" else ():
+            if name:
+                rises[name] = max(rises.get(name, 0.0), share - base.get(name, 0.0))
+    best = max(rises, key=lambda name: rises[name], default="")
+    return best if rises.get(best, 0.0) > 0 else ""
 
 
 def _series(arms: Sequence[Mapping[str, Any]], value: Any) -> list[pb.PlotSeries]:
