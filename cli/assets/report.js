@@ -50,6 +50,7 @@ function markScrollers() {
     else box.removeAttribute('tabindex');
   }
 }
+markScrollers();
 new ResizeObserver(markScrollers).observe(document.body);
 addEventListener('toggle', markScrollers, true);
 

@@ -113,6 +113,10 @@ describe.skipIf(!path)(path ? 'the page in Chromium' : NONE, () => {
 
   test('the Tab key reaches everything there is to use, in the order of the page, and shows where it is', async () => {
     const page = await open({ width: 400 });
+    // What scrolls is marked when the first frames are laid out, which may be after the page has loaded.
+    await page.evaluate(
+      'new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))',
+    );
     const wanted = await page.evaluate<number>(`(() => {
       window.stops = [...document.querySelectorAll('a[href], button, input, summary, [tabindex="0"]')]
         .filter((one) => one.tabIndex >= 0 && one.checkVisibility());
