@@ -17,6 +17,7 @@ from torch import Tensor
 
 from qscope.data import TextReader
 from qscope.errors import UserError
+from qscope.models.prompts import special_ids
 from qscope.v1.features_pb2 import Rendering, TokenMasks
 
 _AT_ONCE = 64
@@ -176,12 +177,6 @@ class DocumentReader:
         if self._masks.skip_thinking and opens is not None and closes is not None:
             depth_T = np.cumsum(ids_T == opens) - np.cumsum(ids_T == closes)
             counts_T &= (depth_T <= 0) & (ids_T != closes)
-
-
-def special_ids(tokenizer: Any) -> set[int]:
-    """Ids that stand for no text: every token the tokenizer marks as special."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
 
 
 class _Template:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from qscope.features.documents import Document, special_ids
+from qscope.features.documents import Document
 from qscope.models import LoadedModel
+from qscope.models.prompts import special_ids
 
 MAX_PERIOD = 512
 #: A periodic tail shorter than this is a table, a list or a row of dots more often than a loop.

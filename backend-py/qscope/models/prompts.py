@@ -41,20 +41,24 @@ class Prompt:
         return len(self.ids_T)
 
 
-def render_prompt(
-    tokenizer: Any, text: str, form: generation_pb2.PromptFormat, *, limit: int = 0, at: str = ""
-) -> Prompt:
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids that stand for no text: every token the tokenizer marks as special."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return set(tokenizer.all_special_ids) | {index for index, token in added.items() if token.special}
+
+
+def render_prompt(tokenizer: Any, text: str, form: generation_pb2.PromptFormat, *, at: str = "") -> Prompt:
     """One prompt as the model reads it.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         text: what the user wrote.
         form: chat or plain, system turn, thinking.
-        limit: tokens a model can read; 0 when it does not say.
         at: field of the text, for errors.
 
     Raises:
-        UserError: nothing to read (PROMPT_EMPTY), no chat template (NO_CHAT_TEMPLATE), or too long (PROMPT_TOO_LONG).
+        UserError: nothing to read (PROMPT_EMPTY), no chat template (NO_CHAT_TEMPLATE), or one that rewrites the prompt
+            (TEMPLATE_REWRITES).
     """
     if not text.strip():
         raise UserError(
@@ -66,15 +70,8 @@ def render_prompt(
     whole, written = _with_template(tokenizer, text, form, at) if form.chat else (text, [(0, len(text))])
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids_T = np.asarray(encoded["input_ids"], dtype=np.int64)
-    if limit and len(ids_T) > limit:
-        raise UserError(
-            f"The prompt has {len(ids_T):,} tokens, and the model reads {limit:,} at most.",
-            remedy="Shorten it.",
-            reason="PROMPT_TOO_LONG",
-            field=at,
-        )
     flags_T = np.zeros(len(ids_T), dtype=np.uint8)
-    flags_T[np.isin(ids_T, tokenizer.all_special_ids)] |= SPECIAL
+    flags_T[np.isin(ids_T, sorted(special_ids(tokenizer)))] |= SPECIAL
     for index, (start, end) in enumerate(encoded["offset_mapping"]):
         # A token that joins template and content belongs to what was written.
         if not any(start < last and end > first for first, last in written):

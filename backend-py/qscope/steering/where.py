@@ -9,7 +9,16 @@ import numpy as np
 
 from qscope.errors import UserError
 from qscope.models.forward_tokens import ForwardTokens
-from qscope.models.prompts import ANSWER, SPECIAL, TEMPLATE, THINK, Prompt, mark_thinking
+from qscope.models.prompts import (
+    ANSWER,
+    SPECIAL,
+    TEMPLATE,
+    THINK,
+    Prompt,
+    mark_thinking,
+    special_ids,
+    think_ids,
+)
 from qscope.v1 import steering_pb2 as pb
 
 _FLAGS = {
@@ -33,7 +42,7 @@ class TokenKinds:
 
     def __init__(self, prompts: Sequence[Prompt], tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._special = np.array(sorted(tokenizer.all_special_ids))
+        self._special = np.array(sorted(special_ids(tokenizer)))
         self._flags = [prompt.flags_T.copy() for prompt in prompts]
         self._open = [prompt.thinking_open for prompt in prompts]
 
@@ -54,14 +63,9 @@ class TokenKinds:
     def _classify(self, row: int, ids_T: np.ndarray) -> np.ndarray:
         flags_T = np.where(np.isin(ids_T, self._special), SPECIAL, 0).astype(np.uint8)
         self._open[row] = mark_thinking(self._tokenizer, ids_T, flags_T, self._open[row])
-        tags = np.isin(ids_T, [tag for tag in self._think_tags() if tag is not None])
+        tags = np.isin(ids_T, [tag for tag in think_ids(self._tokenizer) if tag is not None])
         flags_T[(flags_T == 0) & ~tags] = ANSWER
         return flags_T
-
-    def _think_tags(self) -> tuple[int | None, int | None]:
-        from qscope.models.prompts import think_ids
-
-        return think_ids(self._tokenizer)
 
 
 class Selector:
