@@ -20,6 +20,7 @@ import torch
 from qscope.data import TokenStream, open_text
 from qscope.models import capture_residuals, choose_device, load_model
 from qscope.sae import formats
+from qscope.sae.kernels import encode
 from qscope.v1.experiment_pb2 import DEVICE_AUTO
 from qscope.v1.model_pb2 import PRECISION_AUTO, ModelOptions
 from qscope.v1.text_pb2 import TextSource
@@ -55,7 +56,7 @@ def main() -> None:
     def encoded() -> None:
         for ids_BT in batches:
             for layer, resid_BTD in capture_residuals(loaded, list(saes), ids_BT).items():
-                saes[layer].encode(resid_BTD.flatten(0, 1))
+                encode(saes[layer], resid_BTD.flatten(0, 1))
 
     arms: dict[str, Callable[[], None]] = {"bare": bare, "bare again": bare, "captured": captured, "encoded": encoded}
     times: dict[str, list[float]] = {name: [] for name in arms}

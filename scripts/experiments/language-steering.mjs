@@ -4,14 +4,11 @@
 //   node scripts/experiments/language-steering.mjs --sae RUN [--language de] [--layers 0,1,...] [--seeds 0,1,2] [--top 4]
 //
 // Prints a table per group of prompts: share of texts in the language, by strength; n and spread over the seeds.
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { gunzipSync } from 'node:zlib';
+import { heldOut, Lab, mean, numbers, percent, readJson, readLines, root } from './lab.mjs';
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const { values: given } = parseArgs({
   options: {
     sae: { type: 'string', default: 'latest' },
@@ -26,44 +23,19 @@ const { values: given } = parseArgs({
   },
 });
 const { language, other } = given;
-const numbers = (text) => text.split(',').map(Number);
 const STRENGTHS = [-1, -0.5, -0.25, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5];
 const LANGUAGES = ['en', 'zh', 'ru', 'fr', 'de', 'ko'];
 
-const qscope = (...args) =>
-  execFileSync('node', [path.join(root, 'cli/bin/qscope.js'), ...args, '--runs-dir', given.runs, '--quiet'], {
-    cwd: root,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-const newest = (prefix) =>
-  path.join(
-    given.runs,
-    readdirSync(given.runs)
-      .filter((name) => name.startsWith(prefix))
-      .sort((a, b) => created(b) - created(a))[0],
-  );
-const created = (name) => Date.parse(JSON.parse(readFileSync(path.join(given.runs, name, 'run.json'), 'utf8')).created);
-const yaml = (name, value) => {
-  const file = path.join(given.runs, name);
-  writeFileSync(file, JSON.stringify(value));
-  return file;
-};
-
 /** First words of held-out documents of a language, about `length` characters. */
 function beginnings(wanted, length) {
-  const file = path.join(root, 'backend-py/qscope/embedded/text/heldout.jsonl.gz');
-  const rows = gunzipSync(readFileSync(file))
-    .toString()
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line));
-  return rows
+  return heldOut()
     .filter((row) => row.language === wanted && row.source !== 'generated-chat' && row.text.length > 3 * length)
     .slice(0, Number(given.prompts))
     .map((row) => row.text.slice(0, row.text.indexOf(' ', length)).replaceAll('\n', ' ').trim());
 }
 
 mkdirSync(given.runs, { recursive: true });
+const lab = new Lab(given.runs);
 const long = { [language]: beginnings(language, 60), [other]: beginnings(other, 60) };
 const groups = {
   [other]: long[other],
@@ -74,10 +46,10 @@ const groups = {
 const prompts = Object.values(groups).flat();
 const groupOf = Object.entries(groups).flatMap(([name, texts]) => texts.map(() => name));
 
-qscope(
+lab.qscope(
   'features',
   'contrast',
-  yaml('contrast.yaml', {
+  lab.write('contrast.yaml', {
     name: 'contrast',
     model: 'embedded',
     contrast_features: {
@@ -87,8 +59,8 @@ qscope(
     },
   }),
 );
-const features = path.join(newest('contrast-'), 'artifacts/features.json');
-const found = JSON.parse(readFileSync(features, 'utf8')).entries;
+const features = path.join(lab.newest('contrast-'), 'artifacts/features.json');
+const found = readJson(features).entries;
 
 const points = [];
 for (const layer of numbers(given.layers)) {
@@ -97,9 +69,9 @@ for (const layer of numbers(given.layers)) {
     `layer ${layer}: features ${best.map((e) => `${e.feature} (AUC ${e.held_out_auc.toFixed(3)})`).join(', ')}`,
   );
   for (const seed of numbers(given.seeds)) {
-    qscope(
+    lab.qscope(
       'steer',
-      yaml('steer.yaml', {
+      lab.write('steer.yaml', {
         name: `steer-${layer}-${seed}`,
         seed,
         model: 'embedded',
@@ -129,12 +101,9 @@ for (const layer of numbers(given.layers)) {
         },
       }),
     );
-    const folder = newest(`steer-${layer}-${seed}-`);
-    const rows = readFileSync(path.join(folder, 'artifacts/generations.jsonl'), 'utf8')
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    const { arms } = JSON.parse(readFileSync(path.join(folder, 'artifacts/steering.json'), 'utf8'));
+    const folder = lab.newest(`steer-${layer}-${seed}-`);
+    const rows = readLines(path.join(folder, 'artifacts/generations.jsonl'));
+    const { arms } = readJson(path.join(folder, 'artifacts/steering.json'));
     for (const arm of arms) {
       for (const group of Object.keys(groups)) {
         const mine = rows.filter(
@@ -155,12 +124,8 @@ for (const layer of numbers(given.layers)) {
     }
   }
 }
-writeFileSync(path.join(given.runs, 'points.json'), JSON.stringify({ given, prompts, points }, null, 1));
+lab.write('points.json', { given, prompts, points });
 
-const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length;
-const sd = (list) =>
-  list.length < 2 ? Number.NaN : Math.sqrt(list.reduce((sum, x) => sum + (x - mean(list)) ** 2, 0) / (list.length - 1));
-const percent = (list) => `${(100 * mean(list)).toFixed(0)} ± ${(100 * sd(list)).toFixed(0)}`;
 for (const group of Object.keys(groups)) {
   console.log(
     `\n### Prompts: ${group} (n = ${groups[group].length} prompts x ${numbers(given.seeds).length} seeds), share in ${language}, %\n`,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qscope.features.documents import Document, batches
+from qscope.features.encoders import feature_slots
 from qscope.features.reading import Reader
 from qscope.features.shards import Shard
 from qscope.models import LoadedModel
+from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 from qscope.v1.features_pb2 import FeatureContext, FeatureContexts
 
 _ROWS_AT_ONCE = 64
+
+
+class Collector(Protocol):
+    """Takes the activations of a few features of one layer, batch by batch."""
+
+    features: list[int]
+
+    def add(self, acts_BTM: Tensor, ids_BT: Tensor, length_B: Tensor, number_B: Tensor, tokens: int) -> None:
+        """Adds documents, on the CPU; see :meth:`TopContexts.add`."""
+        ...
 
 
 class TopContexts:
@@ -141,7 +153,7 @@ def contexts_of_text(
     loaded: LoadedModel,
     saes: dict[int, TopKSae],
     documents: Sequence[Document],
-    tops: dict[int, TopContexts],
+    tops: Mapping[int, Collector],
     *,
     batch_tokens: int,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -153,7 +165,7 @@ def contexts_of_text(
         False when ``should_stop`` said so.
     """
     reader = Reader(loaded, sorted(tops))
-    slots = {layer: _slots(tops[layer].features, saes[layer].d_sae).to(loaded.device) for layer in tops}
+    slots = {layer: feature_slots(tops[layer].features, saes[layer].d_sae).to(loaded.device) for layer in tops}
     done = 0
     for batch in batches(documents, batch_tokens):
         if should_stop():
@@ -162,7 +174,7 @@ def contexts_of_text(
         length_B = batch.attention_mask_BT.sum(1)
         number_B = torch.tensor([documents[row].number for row in batch.rows_B.tolist()])
         for layer, top in tops.items():
-            values_NK, indices_NK = saes[layer].encode(reading.resid[layer])
+            values_NK, indices_NK = encode(saes[layer], reading.resid[layer])
             slot_NK = slots[layer][indices_NK]
             n_P, k_P = ((slot_NK >= 0) & (values_NK > 0)).nonzero(as_tuple=True)
             acts_BTM = torch.zeros(*batch.input_ids_BT.shape, len(top.features), device=values_NK.device)
@@ -186,7 +198,7 @@ def contexts_of_shard(shard: Shard, tops: dict[int, TopContexts], d_sae: dict[in
         low, high = np.searchsorted(shard.row_P, [shard.first_row + first, shard.first_row + first + len(length_B)])
         for layer, top in tops.items():
             at_layer_P = np.flatnonzero(shard.layer_P[low:high] == layer) + low
-            slot_P = _slots(top.features, d_sae[layer]).numpy()[shard.feature_P[at_layer_P]]
+            slot_P = feature_slots(top.features, d_sae[layer]).numpy()[shard.feature_P[at_layer_P]]
             taken_P, slot_P = at_layer_P[slot_P >= 0], slot_P[slot_P >= 0]
             acts_BTM = np.zeros((*ids_BT.shape, len(top.features)), dtype=np.float32)
             row_P = shard.row_P[taken_P] - shard.first_row - first
@@ -198,10 +210,3 @@ def contexts_of_shard(shard: Shard, tops: dict[int, TopContexts], d_sae: dict[in
                 torch.from_numpy(shard.number_R[first : first + len(length_B)]),
                 int(shard.counts_M[start:end].sum()),
             )
-
-
-def _slots(features: Sequence[int], d_sae: int) -> Tensor:
-    """For every feature of an SAE its place among a few; -1 for the others."""
-    slot_F = torch.full((d_sae,), -1, dtype=torch.int64)
-    slot_F[torch.tensor(features)] = torch.arange(len(features))
-    return slot_F

@@ -19,6 +19,7 @@ from qscope.features.documents import Document, batches
 from qscope.features.reading import Reader
 from qscope.features.stats import ChosenStats, GroupStats
 from qscope.models import LoadedModel
+from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 from qscope.v1.features_pb2 import (
     CONTRAST_SCORE_RATE_DIFFERENCE,
@@ -122,7 +123,7 @@ def find_features(
             return None
         reading = reader.read(batch)
         for layer, stats in sums.items():
-            stats.add(*saes[layer].encode(reading.resid[layer]), reading.group_N, reading.row_N)
+            stats.add(*encode(saes[layer], reading.resid[layer]), reading.group_N, reading.row_N)
         done += len(batch.rows_B)
         on_progress(done)
 
@@ -136,7 +137,7 @@ def find_features(
         reading = reader.read(batch)
         document_N = batch.rows_B.to(loaded.device)[reading.row_N]
         for layer, stats in checks.items():
-            codes = saes[layer].encode(reading.resid[layer])
+            codes = encode(saes[layer], reading.resid[layer])
             stats.add(*codes, reading.group_N, document_N)
         done += len(batch.rows_B)
         on_progress(done)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from qscope.models import ModelFacts
 from qscope.sae import formats
@@ -54,6 +55,13 @@ def load_encoders(
         whole = replace(sae, W_dec_FD=torch.empty(0, sae.d_in))
         encoders[layer] = whole.to(device=device, dtype=torch.float32)
     return encoders
+
+
+def feature_slots(features: Sequence[int], d_sae: int) -> Tensor:
+    """For every feature of an SAE its place among a few, int64; -1 for the others."""
+    slot_F = torch.full((d_sae,), -1, dtype=torch.int64)
+    slot_F[torch.tensor(list(features), dtype=torch.int64)] = torch.arange(len(features))
+    return slot_F
 
 
 def sae_record(sae: TopKSae) -> SaeRecord:

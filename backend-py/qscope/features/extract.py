@@ -20,6 +20,7 @@ from qscope.features.reading import Reader
 from qscope.features.shards import IDENTITY, MANIFEST, VERSION, Shard, key_of, whole_shards, write_shard
 from qscope.models import LoadedModel
 from qscope.runs.files import read_json, write_json
+from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 
 COLUMNS = {
@@ -136,7 +137,7 @@ def _shard(
         reading = hooked.read(batch, count_norms=False)
         row_N = first_row + batch.rows_B.to(reading.row_N.device)[reading.row_N]
         for layer in hooked.layers:
-            values_NK, indices_NK = saes[layer].encode(reading.resid[layer])
+            values_NK, indices_NK = encode(saes[layer], reading.resid[layer])
             n_P, k_P = (values_NK > 0).nonzero(as_tuple=True)
             parts = {
                 "row": row_N[n_P],

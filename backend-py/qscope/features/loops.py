@@ -30,6 +30,19 @@ class Loop:
     repetitions: int
 
 
+@dataclass(frozen=True)
+class Looped:
+    """A document, whose tokens that count are in group 0, and the loop in it."""
+
+    document: Document
+    loop: Loop
+
+    @property
+    def onset(self) -> int:
+        """The first token that repeats: the beginning of the second repetition."""
+        return self.loop.start + self.loop.period
+
+
 def find_loop(
     ids_T: np.ndarray, repetitions: int, *, min_tokens: int = MIN_TOKENS, anywhere: bool = False
 ) -> Loop | None:
@@ -63,7 +76,7 @@ def by_repetition(document: Document, loop: Loop, classes: int) -> Document:
     return replace(document, group_T=np.where(document.group_T >= 0, group_T, -1).astype(np.int16))
 
 
-def made_loop(document: Document, prefix: int, period: int, repetitions: int) -> Document | None:
+def made_loop(document: Document, prefix: int, period: int, repetitions: int) -> Looped | None:
     """The beginning of a document whose next ``period`` tokens are repeated; None when it is too short."""
     if len(document.ids_T) < prefix + period:
         return None
@@ -71,8 +84,7 @@ def made_loop(document: Document, prefix: int, period: int, repetitions: int) ->
     counts_T = np.concatenate(
         [document.group_T[:prefix], np.tile(document.group_T[prefix : prefix + period], repetitions)]
     )
-    looped = replace(document, ids_T=ids_T, group_T=counts_T)
-    return by_repetition(looped, Loop(prefix, period, repetitions), repetitions)
+    return Looped(replace(document, ids_T=ids_T, group_T=counts_T), Loop(prefix, period, repetitions))
 
 
 @torch.no_grad()

@@ -15,5 +15,6 @@ RECIPES: dict[str, str] = {
     "language_features": "qscope.recipes.language_features:run",
     "repetition_features": "qscope.recipes.repetition_features:run",
     "diagnose_features": "qscope.recipes.diagnose_features:run",
+    "explain_features": "qscope.recipes.explain_features:run",
     "steer": "qscope.recipes.steer:run",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qscope.errors import UserError
 from qscope.features.contrast import Question, find_features
 from qscope.features.documents import Document, DocumentReader, Split, split
+from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import open_documents, open_model, report_layers, watch, write_features
 from qscope.runs import RunContext
 from qscope.v1.features_pb2 import ContrastFeatures, ContrastScore, ContrastUnit
@@ -17,6 +18,7 @@ FEWEST = 4
 
 def run(context: RunContext) -> None:
     """Reads both sides, ranks every feature of every layer on one half, checks the best on the other."""
+    admit(context)
     task: ContrastFeatures = context.experiment.contrast_features
     opened = open_model(context, task, at=AT)
     readers = {

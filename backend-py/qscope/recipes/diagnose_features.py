@@ -11,6 +11,7 @@ from qscope.features.diagnose import LayerSums, add_case, examples, new_sums, ra
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
 from qscope.models.generation import refuse_beyond_context
 from qscope.models.prompts import Prompt, render_prompt
+from qscope.recipes.admission import admit
 from qscope.recipes.shared import place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import replacing
@@ -24,6 +25,7 @@ AT = "diagnose_features"
 
 def run(context: RunContext) -> None:
     """Reads every case once with gradients, ranks the features of every layer twice, and writes ``diagnosis.json``."""
+    admit(context)
     task: DiagnoseFeatures = context.experiment.diagnose_features
     experiment = context.experiment
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
+from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import as_json, open_documents, open_model, tokens_text
 from qscope.runs import RunContext
 from qscope.runs.versions import versions
@@ -14,6 +15,7 @@ AT = "extract_features"
 
 def run(context: RunContext) -> None:
     """Extracts shard by shard; a resumed run goes on after the last whole shard, with the same bytes."""
+    admit(context)
     task: ExtractFeatures = context.experiment.extract_features
     opened = open_model(context, task, at=AT)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")

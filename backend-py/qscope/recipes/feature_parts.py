@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from google.protobuf import json_format
@@ -11,17 +12,22 @@ from google.protobuf.message import Message
 
 from qscope import __version__
 from qscope.data import open_text
+from qscope.errors import UserError
 from qscope.features.contrast import Found
 from qscope.features.documents import DocumentReader
 from qscope.features.encoders import load_encoders, model_record, sae_record
-from qscope.features.files import save_features
+from qscope.features.files import NAME, load_features, save_features
+from qscope.features.shards import MANIFEST
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
-from qscope.recipes.shared import place_of_saes, warn_of_misfit
+from qscope.recipes.shared import place_of_saes, run_or_path, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.sae.topk import TopKSae
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, Rendering, TokenMasks
 from qscope.v1.text_pb2 import TextSource
+
+#: What a run of ``features extract`` holds when it is done.
+EXTRACT = f"activations/{MANIFEST}"
 
 
 class FeatureTask(Protocol):
@@ -32,6 +38,59 @@ class FeatureTask(Protocol):
     rendering: Rendering
     masks: TokenMasks
     model_batch_tokens: int
+
+
+class OfLayers:
+    """A task that names features, with their layers: what decides the SAEs to load."""
+
+    def __init__(self, task: Any, layers: Sequence[int]) -> None:
+        self.layers, self.sae = list(layers), task.sae
+        self.rendering, self.masks, self.model_batch_tokens = task.rendering, task.masks, task.model_batch_tokens
+
+
+class NamesFeatures(Protocol):
+    """The fields of a task that is given features."""
+
+    features: Sequence[str]
+    feature_set: str
+
+
+def wanted_features(task: NamesFeatures, runs: Path, *, at: str) -> dict[int, dict[int, str]]:
+    """Label by layer and feature, those of the feature set first."""
+    wanted: dict[int, dict[int, str]] = {}
+    if task.feature_set:
+        for entry in load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set").entries:
+            wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
+    for text in task.features:
+        layer, _, feature = text.partition("/")
+        wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
+    return dict(sorted(wanted.items()))
+
+
+def refuse_unknown(wanted: Mapping[int, Mapping[int, str]], widths: Mapping[int, int], *, at: str) -> None:
+    """Refuses features that no SAE has.
+
+    Args:
+        wanted: features by layer.
+        widths: features of the SAE of each layer.
+        at: experiment field of the task, for errors.
+    """
+    for layer, features in wanted.items():
+        if layer not in widths:
+            raise UserError(
+                f"There is no SAE of layer {layer}.",
+                remedy=f"Layers are {', '.join(map(str, widths))}.",
+                reason="SAE_LAYER_MISSING",
+                field=f"{at}.features",
+            )
+        for feature in features:
+            if feature >= widths[layer]:
+                raise UserError(
+                    f"There is no feature {layer}/{feature}: the SAE of layer {layer} has {widths[layer]:,} features.",
+                    remedy=f"Features are numbered from 0 to {widths[layer] - 1}.",
+                    reason="FEATURE_OUT_OF_RANGE",
+                    field=f"{at}.features",
+                )
 
 
 @dataclass(frozen=True)
@@ -124,7 +183,7 @@ def write_features(
     context.artifact(path, kind="features", description=f"{len(entries)} features of {len(opened.saes)} layers")
     path = context.artifacts / f"{kind}.json"
     write_json(path, {"kind": kind, "settings": as_json(task), **report})
-    context.artifact(path, kind="report", description="what was read and what was left out")
+    context.artifact(path, kind="summary", description="what was read and what was left out")
 
 
 def report_layers(context: RunContext, found: Found, entries: Sequence[FeatureEntry]) -> None:

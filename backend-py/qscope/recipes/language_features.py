@@ -5,6 +5,7 @@ from __future__ import annotations
 from qscope.errors import UserError
 from qscope.features.contrast import Question, find_features, mean_pre_activations
 from qscope.features.documents import Document, DocumentReader, split
+from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import open_documents, open_model, report_layers, watch, write_features
 from qscope.runs import RunContext
 from qscope.v1.features_pb2 import (
@@ -23,6 +24,7 @@ _ROWS = 20
 
 def run(context: RunContext) -> None:
     """Ranks by nu on one half of each language's documents, checks on the other, then measures alpha on both."""
+    admit(context)
     task: LanguageFeatures = context.experiment.language_features
     opened = open_model(context, task, at=AT)
     reader = open_documents(

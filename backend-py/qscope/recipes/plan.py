@@ -165,8 +165,8 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
         if edit.layers:
             select_layers(edit.layers, shape.n_layers, at=f"steer.steering.edits[{number}].layers")
     layers = sorted({layer for edit in task.steering.edits for layer in edit.layers})
-    prompts = len(task.prompts) or task.prompt_text.prompts
-    length = task.sampling.max_tokens + (task.prompt_text.tokens if not task.prompts else 0)
+    prompts, from_text = _steer_prompts(task)
+    length = task.sampling.max_tokens + (task.prompt_text.tokens if from_text else 0)
     arms = _steer_arms(task)
     texts = prompts * task.samples * arms
     named = _ranges(layers) if layers else "those of the files" if task.steering.edits else "none"
@@ -193,6 +193,12 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
             run_pb2.MemoryItem(name="logits of one step", bytes=4 * task.batch_rows * shape.vocab_size * FLOAT32),
         ],
     )
+
+
+def _steer_prompts(task: steer_pb2.Steer) -> tuple[int, bool]:
+    """Prompts of every arm, and whether they come from text."""
+    given = len(task.prompts) + sum(len(paraphrase.prompts) for paraphrase in task.paraphrases)
+    return given or task.prompt_text.prompts, not given
 
 
 def _plan_diagnose(task: diagnose_pb2.DiagnoseFeatures, shape: ModelShape) -> run_pb2.Plan:
@@ -240,7 +246,7 @@ def _seconds(experiment: experiment_pb2.Experiment, shape: ModelShape, speed: De
         return (characters / 4 * 3 + layers * task.baseline_tokens) * 2 * shape.parameters / speed.products
     if experiment.WhichOneof("task") == "steer":
         steer = experiment.steer
-        texts = (len(steer.prompts) or steer.prompt_text.prompts) * steer.samples * _steer_arms(steer)
+        texts = _steer_prompts(steer)[0] * steer.samples * _steer_arms(steer)
         # Decoding reads every weight once per step of a batch.
         steps = -(-texts // steer.batch_rows) * steer.sampling.max_tokens
         neutral = steer.side_effects.tokens * (1 + _steer_arms(steer)) * 2

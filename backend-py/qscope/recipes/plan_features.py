@@ -12,12 +12,13 @@ import torch
 from qscope.features.encoders import sae_layers
 from qscope.features.shards import Extract
 from qscope.models import ModelShape, select_layers
+from qscope.recipes.feature_parts import EXTRACT, wanted_features
 from qscope.recipes.plan_words import ranges, text_fact
 from qscope.recipes.shared import place_of_saes, run_or_path
-from qscope.recipes.top_features import EXTRACT, wanted_features
 from qscope.sae import formats
 from qscope.sae.formats.releases import find_release
 from qscope.v1 import experiment_pb2, run_pb2
+from qscope.v1.explain_pb2 import LABEL_WRITER_OFFLINE
 from qscope.v1.features_pb2 import CONTRAST_UNIT_TOKEN, LOOP_ORIGIN_GENERATED, LOOP_ORIGIN_GIVEN
 
 FEATURE_TASKS = (
@@ -26,6 +27,7 @@ FEATURE_TASKS = (
     "top_features",
     "language_features",
     "repetition_features",
+    "explain_features",
 )
 _FLOAT32, _FLOAT64 = 4, 8
 #: Bytes of one extracted code in memory (int64 row, three int32, float32), and again while it is ordered.
@@ -59,8 +61,8 @@ def plan_features(
     task = getattr(experiment, name)
     if name == "top_features" and task.activations:
         return _plan_shards(task, runs)
-    if name == "top_features":
-        scope = _scope(task, sorted(wanted_features(task, runs)), shape, runs, name)
+    if name in ("top_features", "explain_features"):
+        scope = _scope(task, sorted(wanted_features(task, runs, at=name)), shape, runs, name)
     else:
         select_layers(task.layers, shape.n_layers, at=f"{name}.layers")
         scope = _scope(task, list(task.layers), shape, runs, name)
@@ -214,12 +216,29 @@ def _top(task) -> _Reads:
     )
 
 
+def _explain(task) -> _Reads:
+    writes = (
+        "the tokens it fires on and promotes"
+        if task.writer == LABEL_WRITER_OFFLINE
+        else f"{task.endpoint.model} writes"
+    )
+    return _Reads(
+        documents=task.documents,
+        what=f"{task.documents:,} documents at most, half of them kept from the writer",
+        facts=(
+            ("labels", f"{writes}, from {task.shown} contexts a feature"),
+            ("scores", f"on {task.tested} held-out contexts and as many silent windows a feature"),
+        ),
+    )
+
+
 _READS = {
     "extract_features": _extract,
     "contrast_features": _contrast,
     "top_features": _top,
     "language_features": _language,
     "repetition_features": _repetition,
+    "explain_features": _explain,
 }
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qscope.errors import UserError
-from qscope.features.contrast import Question, find_features
+from qscope.features.contrast import Found, Question, find_features
 from qscope.features.documents import Document, split
-from qscope.features.loops import by_repetition, continued, find_loop, made_loop
+from qscope.features.loops import Looped, by_repetition, continued, find_loop, made_loop
+from qscope.features.onset import Aligned, matched_features, onset_curves
+from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import Opened, open_documents, open_model, report_layers, watch, write_features
+from qscope.recipes.repetition_report import LayerOnset, onset_lines, repetition_report
 from qscope.runs import RunContext
 from qscope.v1.features_pb2 import (
     CONTRAST_SCORE_MEAN_DIFFERENCE,
@@ -21,15 +26,21 @@ from qscope.v1.features_pb2 import (
 AT = "repetition_features"
 #: Two loops to rank by and two to check with.
 FEWEST = 4
+#: The window of an onset curve, in tokens; the shortest loop fills what lies behind the onset.
+BEFORE, AFTER = 16, 64
 
 
 def run(context: RunContext) -> None:
-    """Gets loops, ranks by the mean rise from first to last repetition on one half, checks on the other."""
+    """Gets loops, ranks by the mean rise from first to last repetition on one half, checks on the other.
+
+    Of the best feature of every layer the curve around the onset is measured, on the half it was not ranked on.
+    """
+    admit(context)
     task: RepetitionFeatures = context.experiment.repetition_features
     opened = open_model(context, task, at=AT)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
     documents = reader.require(task.documents)
-    looped = _loops(context, task, opened, documents)
+    looped, ordinary = _loops(context, task, opened, documents)
     context.info(
         f"{len(looped):,} of {len(documents):,} documents have a loop of {task.repetitions} repetitions or more"
     )
@@ -40,7 +51,9 @@ def run(context: RunContext) -> None:
             reason="TOO_FEW_LOOPS",
             field=f"{AT}.loops",
         )
-    halves = split(looped, task.held_out_share, context.seed_for("held-out"))
+    by_number = {one.document.number: one for one in looped}
+    classed = [by_repetition(one.document, one.loop, task.repetitions) for one in looped]
+    halves = split(classed, task.held_out_share, context.seed_for("held-out"))
     classes = [f"repetition {number + 1}" for number in range(task.repetitions - 1)] + ["last repetition"]
     on_progress, should_stop = watch(context, "reading", len(halves.ranking) + len(halves.held_out))
     found = find_features(
@@ -68,6 +81,9 @@ def run(context: RunContext) -> None:
         entry.curve.extend(entry.class_means[name] for name in classes)
         entry.class_means.clear()
     report_layers(context, found, found.entries)
+    onsets = _onsets(context, task, opened, found, [by_number[one.number] for one in halves.held_out], ordinary)
+    context.info("\n".join(onset_lines(onsets)))
+    context.report(repetition_report(context.experiment.name, found.entries, onsets, classes))
     report = {
         "source": reader.identity(),
         "loops": LoopOrigin.Name(task.loops).removeprefix("LOOP_ORIGIN_").lower(),
@@ -81,16 +97,82 @@ def run(context: RunContext) -> None:
         "not_finite_tokens": found.not_finite,
         "ambient": {str(layer): features for layer, features in found.ambient.items()},
         "median_residual_norm": {str(layer): norm for layer, norm in found.median_norms.items()},
+        "documents_ordinary": len(ordinary),
+        "onset": [onset.as_dict() for onset in onsets],
     }
     score = "mean activation in the last repetition minus the first, per token"
     write_features(context, task, opened, found.entries, kind="repetition", score=score, report=report)
 
 
-def _loops(context: RunContext, task: RepetitionFeatures, opened: Opened, documents: list[Document]) -> list[Document]:
-    """Documents with a loop, their tokens classed by repetition."""
+def _onsets(
+    context: RunContext,
+    task: RepetitionFeatures,
+    opened: Opened,
+    found: Found,
+    looped: Sequence[Looped],
+    ordinary: Sequence[Document],
+) -> list[LayerOnset]:
+    """The best feature of every layer around the onset, beside ordinary text and a feature of like activity."""
+    best: dict[int, int] = {}
+    taken: dict[int, list[int]] = {}
+    for entry in found.entries:
+        best.setdefault(entry.layer, entry.feature)
+        taken.setdefault(entry.layer, []).append(entry.feature)
+    loops = [Aligned(one.document, one.onset) for one in looped]
+    # Ordinary text is looked at where loops begin elsewhere: at the same depth into a document.
+    plain = [
+        Aligned(document, loops[index % len(loops)].onset)
+        for index, document in enumerate(ordinary)
+        if len(document.ids_T) > loops[index % len(loops)].onset
+    ]
+    on_progress, should_stop = watch(context, "onset", len(loops) + len(plain))
+    matched = matched_features(
+        opened.loaded,
+        opened.saes,
+        [aligned.document for aligned in plain],
+        best,
+        taken,
+        batch_tokens=task.model_batch_tokens,
+        should_stop=should_stop,
+    )
+    if matched is None:
+        context.stop(0)
+    features = {layer: [feature, *([matched[layer]] if layer in matched else [])] for layer, feature in best.items()}
+    curves = onset_curves(
+        opened.loaded,
+        opened.saes,
+        [*loops, *plain],
+        features,
+        before=BEFORE,
+        after=AFTER,
+        batch_tokens=task.model_batch_tokens,
+        groups=[0] * len(loops) + [1] * len(plain),
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    if curves is None:
+        context.stop(0)
+    return [
+        LayerOnset.of(layer, chosen, [curves.get((group, layer, feature)) for feature in chosen for group in (0, 1)])
+        for layer, chosen in sorted(features.items())
+    ]
+
+
+def _loops(
+    context: RunContext, task: RepetitionFeatures, opened: Opened, documents: list[Document]
+) -> tuple[list[Looped], list[Document]]:
+    """Documents with a loop, and comparable ones without."""
     if task.loops == LOOP_ORIGIN_MADE:
-        made = [made_loop(document, task.prefix_tokens, task.period_tokens, task.repetitions) for document in documents]
-        return [document for document in made if document is not None and (document.group_T >= 0).any()]
+        made = [
+            (document, made_loop(document, task.prefix_tokens, task.period_tokens, task.repetitions))
+            for document in documents
+        ]
+        whole = [
+            (document, one)
+            for document, one in made
+            if one is not None and (by_repetition(one.document, one.loop, task.repetitions).group_T >= 0).any()
+        ]
+        return [one for _, one in whole], [document for document, _ in whole]
     if task.loops == LOOP_ORIGIN_GENERATED:
         on_progress, should_stop = watch(context, "generating", len(documents))
         written = continued(
@@ -107,4 +189,5 @@ def _loops(context: RunContext, task: RepetitionFeatures, opened: Opened, docume
         documents = written
     given = task.loops == LOOP_ORIGIN_GIVEN
     found = [(document, find_loop(document.ids_T, task.repetitions, anywhere=given)) for document in documents]
-    return [by_repetition(document, loop, task.repetitions) for document, loop in found if loop is not None]
+    looped = [Looped(document, loop) for document, loop in found if loop is not None]
+    return looped, [document for document, loop in found if loop is None]

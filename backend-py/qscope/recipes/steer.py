@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from qscope.models import LoadedModel, check_hooks, choose_device, load_model
 from qscope.models.generation import Generation, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
 from qscope.models.prompts import Prompt, render_prompt
+from qscope.recipes.admission import admit
 from qscope.recipes.shared import open_tokens, place_feature_files, place_of_saes
-from qscope.recipes.steer_report import steering_lines, steering_report
+from qscope.recipes.steer_report import stability_line, steering_lines, steering_report, usable_sentence
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
@@ -28,8 +29,8 @@ from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.resolver import SpecResolver
 from qscope.steering.saes import NoSaes, Saes, StoredSaes
 from qscope.steering.scales import Scales
-from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams
-from qscope.steering.summary import summarise
+from qscope.steering.side_effects import compression, ends_in_loop, languages, neutral_costs, repeated_ngrams
+from qscope.steering.summary import summarise, usable_range
 from qscope.v1 import inference_pb2, steer_pb2
 
 
@@ -41,6 +42,14 @@ class Arm:
     factor: float
     spec: ResolvedSpec
     prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and the paraphrase it is a wording of, if any."""
+
+    prompt: Prompt
+    paraphrase: int | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def run(context: RunContext) -> None:
             reason="STEERING_EMPTY",
             field="steer.steering",
         )
+    admit(context)
     refuse_meaningless_controls(task.steering, list(task.controls), prompt_prefix=task.baselines.prompt_prefix)
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
     check_hooks(loaded)
@@ -98,21 +108,25 @@ def _open_saes(context: RunContext, loaded: LoadedModel) -> Saes:
     return StoredSaes(place, loaded, offline=offline, tell=context.info, warn=context.warning, at="steer.sae")
 
 
-def _prompts(context: RunContext, loaded: LoadedModel) -> list[Prompt]:
+def _prompts(context: RunContext, loaded: LoadedModel) -> list[Asked]:
+    """What every arm is asked: the prompts, then each wording of each paraphrase; without either, starts of text."""
     task = context.experiment.steer
-    texts = list(task.prompts)
-    at = "steer.prompts"
-    if not texts:
-        at = "steer.prompt_text"
-        texts = list(_beginnings(context, loaded))
-    prompts = [
-        render_prompt(loaded.tokenizer, text, task.format, at=f"{at}[{index}]" if task.prompts else at)
-        for index, text in enumerate(texts)
+    texts = [(text, f"steer.prompts[{index}]", None) for index, text in enumerate(task.prompts)]
+    texts += [
+        (text, f"steer.paraphrases[{group}].prompts[{index}]", group)
+        for group, paraphrase in enumerate(task.paraphrases)
+        for index, text in enumerate(paraphrase.prompts)
     ]
-    for index, prompt in enumerate(prompts):
-        where = f"{at}[{index}]" if task.prompts else "steer.sampling.max_tokens"
+    given = bool(texts)
+    if not given:
+        texts = [(text, "steer.prompt_text", None) for text in _beginnings(context, loaded)]
+    asked = []
+    for text, at, group in texts:
+        prompt = render_prompt(loaded.tokenizer, text, task.format, at=at)
+        where = at if given else "steer.sampling.max_tokens"
         refuse_beyond_context(loaded, len(prompt), task.sampling.max_tokens, at=where)
-    return prompts
+        asked.append(Asked(prompt, group))
+    return asked
 
 
 def _beginnings(context: RunContext, loaded: LoadedModel) -> Iterator[str]:
@@ -197,7 +211,7 @@ def _baseline_directions(
 
 
 def _generate(
-    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], arms: list[Arm], saes: Saes
+    context: RunContext, loaded: LoadedModel, prompts: list[Asked], arms: list[Arm], saes: Saes
 ) -> list[dict[str, Any]]:
     """Every cell, batch by batch; what an earlier attempt of this run wrote is kept."""
     task = context.experiment.steer
@@ -239,11 +253,11 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _batch(
-    context: RunContext, loaded: LoadedModel, prompts: list[Prompt], cells: list[Cell], saes: Saes
+    context: RunContext, loaded: LoadedModel, prompts: list[Asked], cells: list[Cell], saes: Saes
 ) -> tuple[list[dict[str, Any]], UserError | None]:
     """The texts of one batch, and the error if steering changed nothing in it."""
     task = context.experiment.steer
-    read = [prompts[cell.prompt] for cell in cells]
+    read = [prompts[cell.prompt].prompt for cell in cells]
     if cells[0].arm.prefix:
         texts = [cells[0].arm.prefix + prompt.written for prompt in read]
         read = [
@@ -279,12 +293,14 @@ def _batch(
                 "factor": cell.arm.factor,
                 "prompt": cell.prompt,
                 "sample": cell.sample,
-                "prompt_text": prompts[cell.prompt].text,
+                "prompt_text": prompts[cell.prompt].prompt.text,
+                "paraphrase": prompts[cell.prompt].paraphrase,
                 "text": texts[index],
                 "language": named[index],
                 "tokens": len(tokens[index]),
                 "ended": inference_pb2.EndReason.Name(ended[index]).removeprefix("END_REASON_").lower(),
                 "repeated_3grams": repeated_ngrams(tokens[index], 3),
+                "looping": ends_in_loop(tokens[index]),
                 "compression": compression(texts[index]),
                 "changed_positions": proof.changed,
                 "relative_change": {layer: count.mean_relative for layer, count in proof.layers.items()},
@@ -333,8 +349,13 @@ def _report(
                 "max_activation": [[*key, value] for key, value in scales.max_activation.items()],
             },
             "arms": summary,
+            "usable": [asdict(side) for side in usable_range(summary)],
         },
     )
     context.artifact(path, kind="steering", description=f"{len(summary)} arms and strengths")
     context.report(steering_report(context.experiment.name, summary, rows))
     context.info("\n".join(steering_lines(summary)))
+    for side in usable_range(summary):
+        context.info(usable_sentence(side))
+    if wording := stability_line(summary):
+        context.info(wording)

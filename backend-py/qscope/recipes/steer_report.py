@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qscope.steering.summary import Side, usable_range
 from qscope.v1 import report_pb2 as pb
 
 _TEXTS = 12
@@ -21,7 +22,7 @@ def steering_report(title: str, arms: Sequence[Mapping[str, Any]], rows: Sequenc
         arms: as :func:`qscope.steering.summary.summarise` makes them.
         rows: the generated texts.
     """
-    sections = [_table(arms), _samples(arms, rows)]
+    sections = [_table(arms), *_stability(arms), _samples(arms, rows)]
     if len({arm["factor"] for arm in arms if arm["arm"] == "steered"}) > 1:
         sections.insert(0, _curves(arms))
     return pb.Report(title=title, subtitle=_finding(arms), sections=sections)
@@ -33,10 +34,22 @@ def _finding(arms: Sequence[Mapping[str, Any]]) -> str:
     if not changed:
         return "Steering changed none of the texts."
     least = min(changed, key=lambda arm: abs(arm["factor"]))
-    return (
-        f"{len(changed)} of {len(steered)} strengths changed texts; the smallest, {least['factor']:g} times the "
-        f"given one, changed {1 - least['same_as_unsteered']:.0%} of {least['n']} texts."
+    return " ".join(
+        [
+            f"{len(changed)} of {len(steered)} strengths changed texts; the smallest, {least['factor']:g} times the "
+            f"given one, changed {1 - least['same_as_unsteered']:.0%} of {least['n']} texts.",
+            *map(usable_sentence, usable_range(arms)),
+        ]
     )
+
+
+def usable_sentence(side: Side) -> str:
+    """One sign of the sweep in words."""
+    if side.collapse is None:
+        return f"No collapse up to {side.last:g} times."
+    if side.last is None:
+        return f"It collapses at {side.collapse:g} times already, the weakest tried ({side.why})."
+    return f"It collapses at {side.collapse:g} times ({side.why}); {side.last:g} times is the strongest below."
 
 
 def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
@@ -51,6 +64,11 @@ def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
         pb.TableColumn(name="unchanged", format=_PERCENT, description="texts equal to the unsteered one"),
         pb.TableColumn(
             name="repeated", format=_PERCENT, description="share of 3-grams that occurred before in the text"
+        ),
+        pb.TableColumn(
+            name="looping",
+            format=_PERCENT,
+            description="texts that end in three or more repetitions of a span, 24 tokens or more",
         ),
         pb.TableColumn(name="compression", format=_FIXED, description="bytes after zlib over bytes before"),
         pb.TableColumn(name="perplexity", unit="x", format=_FIXED, description="ratio on neutral text"),
@@ -92,6 +110,7 @@ def _cells(arm: Mapping[str, Any]) -> list[pb.TableCell]:
         pb.TableCell(number=arm["n"]),
         pb.TableCell(number=arm["same_as_unsteered"]),
         measured("repeated_3grams"),
+        pb.TableCell(number=arm["looping"]["mean"]),
         measured("compression"),
         cost("perplexity_ratio"),
         cost("kl"),
@@ -99,9 +118,63 @@ def _cells(arm: Mapping[str, Any]) -> list[pb.TableCell]:
     ]
 
 
+def _stability(arms: Sequence[Mapping[str, Any]]) -> list[pb.ReportSection]:
+    """What the wording of a prompt changes about an effect; nothing without paraphrases."""
+    known = [arm for arm in arms if "stability" in arm]
+    if not known:
+        return []
+    some = known[0]["stability"]
+    columns = [
+        pb.TableColumn(name="arm"),
+        pb.TableColumn(name="factor", format=pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=2)),
+        pb.TableColumn(name="changed", format=_PERCENT, description="texts that differ from the unsteered one"),
+        pb.TableColumn(name="language changed", format=_PERCENT, description="texts in another language"),
+        pb.TableColumn(name="repeated", format=_PERCENT, description="share of 3-grams that occurred before"),
+    ]
+    rows = [
+        pb.TableRow(
+            cells=[
+                pb.TableCell(text=arm["arm"]),
+                pb.TableCell(number=arm["factor"]),
+                *(
+                    pb.TableCell(number=arm["stability"][name]["mean"], spread=arm["stability"][name]["within"])
+                    for name in ("changed", "language_changed", "repeated_3grams")
+                ),
+            ]
+        )
+        for arm in known
+    ]
+    return [
+        pb.ReportSection(
+            heading="Other words",
+            text="The same prompts in several wordings. ± is the standard deviation between wordings of one prompt, "
+            "pooled over prompts: 0 where the wording does not matter.",
+            table=pb.Table(
+                caption=f"{some['paraphrases']} prompts in {some['wordings']} wordings", columns=columns, rows=rows
+            ),
+        )
+    ]
+
+
+def stability_line(arms: Sequence[Mapping[str, Any]]) -> str:
+    """Of the strongest steered arm with paraphrases, how far its effect depends on the wording; empty without."""
+    known = [arm for arm in arms if arm["arm"] == "steered" and "stability" in arm]
+    if not known:
+        return ""
+    strongest = max(known, key=lambda arm: abs(arm["factor"]))
+    found = strongest["stability"]
+    changed, language = found["changed"], found["language_changed"]
+    return (
+        f"At {strongest['factor']:g} times, over {found['paraphrases']} prompts in {found['wordings']} wordings: texts "
+        f"changed {changed['mean']:.0%} ± {changed['within']:.0%}, language changed {language['mean']:.0%} ± "
+        f"{language['within']:.0%} (± between wordings of a prompt)."
+    )
+
+
 def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
     plots = [
         ("Repetition", "repeated 3-grams", lambda arm: arm["repeated_3grams"]["mean"], False, _PERCENT),
+        ("Texts that end in a loop", "share of texts", lambda arm: arm["looping"]["mean"], False, _PERCENT),
         ("Unchanged texts", "share of texts", lambda arm: arm["same_as_unsteered"], False, _PERCENT),
     ]
     if any("kl" in arm for arm in arms):
@@ -194,7 +267,7 @@ def _sample(row: Mapping[str, Any]) -> pb.SampleCell:
 
 def steering_lines(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table for a terminal of 80 columns."""
-    lines = [f"{'arm':<14}{'factor':>7}{'texts':>6}{'same':>6}{'rep.3':>7}{'ppl x':>9}{'KL':>8}  languages"]
+    lines = [f"{'arm':<14}{'factor':>7}{'texts':>6}{'same':>6}{'rep.3':>7}{'loops':>6}{'ppl x':>9}{'KL':>8}  languages"]
     for arm in arms:
         ratio, kl = (f"{arm[name]:.3f}" if name in arm else "" for name in ("perplexity_ratio", "kl"))
         if len(ratio) > 8:
@@ -202,6 +275,8 @@ def steering_lines(arms: Sequence[Mapping[str, Any]]) -> list[str]:
         named = " ".join(f"{name or '-'} {share:.0%}" for name, share in list(arm["languages"].items())[:3])
         lines.append(
             f"{arm['arm']:<14}{arm['factor']:>7g}{arm['n']:>6}{arm['same_as_unsteered']:>6.0%}"
-            f"{arm['repeated_3grams']['mean']:>7.1%}{ratio:>9}{kl:>8}  {named}"[:80].rstrip()
+            f"{arm['repeated_3grams']['mean']:>7.1%}{arm['looping']['mean']:>6.0%}{ratio:>9}{kl:>8}  {named}"[
+                :80
+            ].rstrip()
         )
     return lines

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from google.protobuf import json_format
 
 from qscope import __version__
 from qscope.errors import UserError
 from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text
 from qscope.features.encoders import model_record, sae_record
-from qscope.features.files import NAME, load_features
-from qscope.features.shards import MANIFEST, Extract
+from qscope.features.shards import Extract
 from qscope.models import load_model
-from qscope.recipes.feature_parts import open_documents, open_model, tokens_text, watch
+from qscope.recipes.admission import admit
+from qscope.recipes.feature_parts import (
+    EXTRACT,
+    OfLayers,
+    open_documents,
+    open_model,
+    refuse_unknown,
+    tokens_text,
+    wanted_features,
+    watch,
+)
 from qscope.recipes.shared import run_or_path
 from qscope.runs import RunContext
 from qscope.runs.files import replacing
@@ -22,14 +29,13 @@ from qscope.v1.features_pb2 import ContextSet, FeatureContexts, ModelRecord, Sae
 AT = "top_features"
 #: Documents read at a time; their tokens lie in memory.
 _AT_ONCE = 2048
-#: What a run of ``features extract`` holds when it is done.
-EXTRACT = f"activations/{MANIFEST}"
 
 
 def run(context: RunContext) -> None:
     """Looks through text or extracted activations, and writes ``contexts.json``."""
+    admit(context)
     task: TopFeatures = context.experiment.top_features
-    wanted = wanted_features(task, context.folder.parent)
+    wanted = wanted_features(task, context.folder.parent, at=AT)
     found = _of_extract(context, task, wanted) if task.activations else _of_text(context, task, wanted)
     labels = {(layer, feature): label for layer, features in wanted.items() for feature, label in features.items()}
     for entry in found.features:
@@ -43,21 +49,8 @@ def run(context: RunContext) -> None:
     context.artifact(path, kind="contexts", description=f"{count} contexts of {len(found.features)} features")
 
 
-def wanted_features(task: TopFeatures, runs: Path) -> dict[int, dict[int, str]]:
-    """Label by feature and layer, those of the feature set first."""
-    wanted: dict[int, dict[int, str]] = {}
-    if task.feature_set:
-        for entry in load_features(run_or_path(task.feature_set, runs, NAME), field=f"{AT}.feature_set").entries:
-            wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
-    for text in task.features:
-        layer, _, feature = text.partition("/")
-        wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
-    return dict(sorted(wanted.items()))
-
-
 def _of_text(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:
-    layered = _Layered(task, list(wanted))
-    opened = open_model(context, layered, at=AT)
+    opened = open_model(context, OfLayers(task, list(wanted)), at=AT)
     widths = {layer: sae.d_sae for layer, sae in opened.saes.items()}
     tops = _accumulators(task, wanted, widths)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
@@ -126,33 +119,10 @@ def _of_extract(context: RunContext, task: TopFeatures, wanted: dict[int, dict[i
     )
 
 
-class _Layered:
-    """The task with the layers of its features, which is what decides the SAEs to load."""
-
-    def __init__(self, task: TopFeatures, layers: list[int]) -> None:
-        self.layers, self.sae = layers, task.sae
-        self.rendering, self.masks, self.model_batch_tokens = task.rendering, task.masks, task.model_batch_tokens
-
-
 def _accumulators(
     task: TopFeatures, wanted: dict[int, dict[int, str]], widths: dict[int, int]
 ) -> dict[int, TopContexts]:
-    for layer, features in wanted.items():
-        if layer not in widths:
-            raise UserError(
-                f"There is no SAE of layer {layer}.",
-                remedy=f"Layers are {', '.join(map(str, widths))}.",
-                reason="SAE_LAYER_MISSING",
-                field=f"{AT}.features",
-            )
-        for feature in features:
-            if feature >= widths[layer]:
-                raise UserError(
-                    f"There is no feature {layer}/{feature}: the SAE of layer {layer} has {widths[layer]:,} features.",
-                    remedy=f"Features are numbered from 0 to {widths[layer] - 1}.",
-                    reason="FEATURE_OUT_OF_RANGE",
-                    field=f"{AT}.features",
-                )
+    refuse_unknown(wanted, widths, at=AT)
     return {
         layer: TopContexts(list(features), task.contexts, task.before, task.after) for layer, features in wanted.items()
     }

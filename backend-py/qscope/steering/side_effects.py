@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from qscope.data import TokenStream
+from qscope.features.loops import find_loop
 from qscope.models import LoadedModel
 from qscope.models.hooks import edit_residuals
 from qscope.models.prompts import Prompt
@@ -23,6 +24,8 @@ from qscope.steering.saes import Saes
 
 #: Logits held at once, in values.
 _LOGITS_AT_ONCE = 1 << 26
+#: What counts as a text that does not end: whole repetitions at its end, and their tokens together.
+LOOP_REPETITIONS, LOOP_TOKENS = 3, 24
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,14 @@ def repeated_ngrams(tokens: Sequence[int], n: int) -> float:
     """Share of n-grams that occurred before in the same text: 1 - distinct / all; 0 for texts shorter than n + 1."""
     grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
+
+
+def ends_in_loop(tokens: Sequence[int]) -> bool:
+    """Whether the text ends in three or more whole repetitions of a span, 24 tokens or more in all.
+
+    The share of such texts is the repeat ratio of Qwen-Scope, section 8; its detector is not published.
+    """
+    return find_loop(np.asarray(tokens), LOOP_REPETITIONS, min_tokens=LOOP_TOKENS) is not None
 
 
 def compression(text: str) -> float:

@@ -1,5 +1,6 @@
 from qscope.v1.rules import validate_pb2 as _validate_pb2
 from qscope.v1 import diagnose_pb2 as _diagnose_pb2
+from qscope.v1 import explain_pb2 as _explain_pb2
 from qscope.v1 import features_pb2 as _features_pb2
 from qscope.v1 import model_pb2 as _model_pb2
 from qscope.v1 import options_pb2 as _options_pb2
@@ -33,7 +34,7 @@ class Compute(_message.Message):
     def __init__(self, device: _Optional[_Union[Device, str]] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Experiment(_message.Message):
-    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae", "extract_features", "contrast_features", "top_features", "language_features", "repetition_features", "diagnose_features", "steer")
+    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae", "extract_features", "contrast_features", "top_features", "language_features", "repetition_features", "diagnose_features", "explain_features", "steer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +48,7 @@ class Experiment(_message.Message):
     LANGUAGE_FEATURES_FIELD_NUMBER: _ClassVar[int]
     REPETITION_FEATURES_FIELD_NUMBER: _ClassVar[int]
     DIAGNOSE_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     STEER_FIELD_NUMBER: _ClassVar[int]
     name: str
     seed: int
@@ -61,5 +63,6 @@ class Experiment(_message.Message):
     language_features: _features_pb2.LanguageFeatures
     repetition_features: _features_pb2.RepetitionFeatures
     diagnose_features: _diagnose_pb2.DiagnoseFeatures
+    explain_features: _explain_pb2.ExplainFeatures
     steer: _steer_pb2.Steer
-    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ..., extract_features: _Optional[_Union[_features_pb2.ExtractFeatures, _Mapping]] = ..., contrast_features: _Optional[_Union[_features_pb2.ContrastFeatures, _Mapping]] = ..., top_features: _Optional[_Union[_features_pb2.TopFeatures, _Mapping]] = ..., language_features: _Optional[_Union[_features_pb2.LanguageFeatures, _Mapping]] = ..., repetition_features: _Optional[_Union[_features_pb2.RepetitionFeatures, _Mapping]] = ..., diagnose_features: _Optional[_Union[_diagnose_pb2.DiagnoseFeatures, _Mapping]] = ..., steer: _Optional[_Union[_steer_pb2.Steer, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ..., extract_features: _Optional[_Union[_features_pb2.ExtractFeatures, _Mapping]] = ..., contrast_features: _Optional[_Union[_features_pb2.ContrastFeatures, _Mapping]] = ..., top_features: _Optional[_Union[_features_pb2.TopFeatures, _Mapping]] = ..., language_features: _Optional[_Union[_features_pb2.LanguageFeatures, _Mapping]] = ..., repetition_features: _Optional[_Union[_features_pb2.RepetitionFeatures, _Mapping]] = ..., diagnose_features: _Optional[_Union[_diagnose_pb2.DiagnoseFeatures, _Mapping]] = ..., explain_features: _Optional[_Union[_explain_pb2.ExplainFeatures, _Mapping]] = ..., steer: _Optional[_Union[_steer_pb2.Steer, _Mapping]] = ...) -> None: ...

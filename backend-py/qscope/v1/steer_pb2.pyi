@@ -53,8 +53,14 @@ class SideEffects(_message.Message):
     tokens: int
     def __init__(self, text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., tokens: _Optional[int] = ...) -> None: ...
 
+class Paraphrases(_message.Message):
+    __slots__ = ("prompts",)
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    prompts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prompts: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Steer(_message.Message):
-    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "languages", "batch_rows")
+    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "languages", "paraphrases", "batch_rows")
     SAE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +73,7 @@ class Steer(_message.Message):
     SIDE_EFFECTS_FIELD_NUMBER: _ClassVar[int]
     BASELINES_FIELD_NUMBER: _ClassVar[int]
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    PARAPHRASES_FIELD_NUMBER: _ClassVar[int]
     BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     sae: str
     prompts: _containers.RepeatedScalarFieldContainer[str]
@@ -80,8 +87,9 @@ class Steer(_message.Message):
     side_effects: SideEffects
     baselines: Baselines
     languages: _containers.RepeatedScalarFieldContainer[str]
+    paraphrases: _containers.RepeatedCompositeFieldContainer[Paraphrases]
     batch_rows: int
-    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., languages: _Optional[_Iterable[str]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., languages: _Optional[_Iterable[str]] = ..., paraphrases: _Optional[_Iterable[_Union[Paraphrases, _Mapping]]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
 
 class PromptText(_message.Message):
     __slots__ = ("text", "prompts", "tokens")

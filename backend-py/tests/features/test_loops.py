@@ -68,8 +68,10 @@ def test_tokens_are_classed_by_repetition() -> None:
 
 def test_a_loop_is_made_of_a_span() -> None:
     made = made_loop(document(range(10), counts=[-1, *[0] * 9]), prefix=3, period=2, repetitions=4)
-    assert made.ids_T.tolist() == [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4]
-    assert made.group_T.tolist() == [-1, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]
+    assert made.document.ids_T.tolist() == [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4]
+    assert made.document.group_T.tolist() == [-1, *[0] * 10]
+    assert made.onset == 5
+    assert by_repetition(made.document, made.loop, 4).group_T.tolist() == [-1, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]
     assert made_loop(document(range(4)), prefix=3, period=2, repetitions=4) is None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from google.protobuf import json_format
 
 from qscope.errors import UserError
 from qscope.features.files import load_features
+from qscope.features.labels import plain
 from qscope.models import capture_residuals, load_model
 from qscope.recipes import RECIPES
 from qscope.recipes.plan import plan
@@ -20,6 +23,7 @@ from qscope.runs import Journal, RunContext, RunFolder, tail, violations
 from qscope.sae import formats
 from qscope.sae.topk import TopKSae
 from qscope.v1.experiment_pb2 import Experiment
+from qscope.v1.explain_pb2 import ExplanationSet
 from qscope.v1.features_pb2 import ContextSet
 from qscope.v1.model_pb2 import ModelOptions
 
@@ -27,6 +31,7 @@ D, F, K, LAYERS = 128, 256, 8, [1, 4]
 TEXT = {"source": "embedded-heldout", "field": "text", "split": "train", "context": 48}
 MASKS = {"skip_first_token": True, "skip_special_tokens": True}
 COMMON = {"masks": MASKS, "model_batch_tokens": 2048}
+ENDPOINT = {"url": "http://127.0.0.1:9/v1", "model": "m", "max_tokens": 32, "concurrency": 2, "timeout_seconds": 5}
 TASKS: dict[str, dict[str, Any]] = {
     "extract_features": {
         "text": TEXT,
@@ -61,6 +66,17 @@ TASKS: dict[str, dict[str, Any]] = {
         "held_out_share": 0.5,
         "top": 2,
         "ambient_share": 0.5,
+    },
+    "explain_features": {
+        "text": TEXT,
+        "documents": 200,
+        "features": ["4/7", "1/3", "4/9"],
+        "shown": 6,
+        "tested": 5,
+        "before": 6,
+        "after": 2,
+        "writer": "LABEL_WRITER_OFFLINE",
+        "label_tokens": 4,
     },
     "repetition_features": {
         "text": TEXT,
@@ -128,6 +144,36 @@ def run(tmp_path) -> Callable[[Experiment], RunFolder]:
     return go
 
 
+@pytest.fixture
+def chat_server() -> Iterator[Callable[[Callable[[str], str]], str]]:
+    """``chat_server(answer)``: base URL of a chat server that replies ``answer(what the user says)``."""
+    servers = []
+
+    def start(answer: Callable[[str], str]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                said = {"choices": [{"message": {"content": answer(request["messages"][-1]["content"])}}]}
+                data = json.dumps(said).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v1"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 def layer_metrics(folder: RunFolder) -> dict[int, dict[str, float]]:
     return {
         entry.layer: dict(entry.values)
@@ -143,7 +189,7 @@ def artifacts(folder: RunFolder) -> dict[str, str]:
 
 def test_contrast_finds_german_and_says_what_it_read(experiment, run) -> None:
     folder = run(experiment("contrast_features"))
-    assert artifacts(folder) == {"artifacts/features.json": "features", "artifacts/contrast.json": "report"}
+    assert artifacts(folder) == {"artifacts/features.json": "features", "artifacts/contrast.json": "summary"}
     found = load_features(folder.path)
     assert (found.kind, found.model, found.score) == ("contrast", "embedded", "mean_difference per token")
     assert found.tokens == "without padding, first tokens, special tokens; no template"
@@ -196,6 +242,13 @@ def test_what_stands_on_both_sides_is_told(experiment, run) -> None:
         ("top_features", {"features": ["4/256"]}, "FEATURE_OUT_OF_RANGE", "top_features.features"),
         ("top_features", {"features": ["2/1"]}, "SAE_LAYER_MISSING", ""),
         ("top_features", {"feature_set": "./none.json"}, "FEATURES_NOT_FOUND", "top_features.feature_set"),
+        ("explain_features", {"features": ["4/256"]}, "FEATURE_OUT_OF_RANGE", "explain_features.features"),
+        (
+            "explain_features",
+            {"writer": "LABEL_WRITER_ENDPOINT", "endpoint": {**ENDPOINT, "api_key_variable": "NO_SUCH_KEY"}},
+            "LABEL_KEY_MISSING",
+            "explain_features.endpoint.api_key_variable",
+        ),
         ("language_features", {"languages": ["de", "xx"]}, "TOO_FEW_DOCUMENTS", "language_features.languages[1]"),
         ("language_features", {"language_field": "tongue"}, "TEXT_FIELD_MISSING", "language_features.language_field"),
         ("repetition_features", {"prefix_tokens": 500}, "TOO_FEW_LOOPS", "repetition_features.loops"),
@@ -240,6 +293,77 @@ def test_top_takes_the_features_another_run_found(experiment, run) -> None:
     assert {entry.label for entry in shown.features} == {"German"}
 
 
+def explained(folder: RunFolder) -> ExplanationSet:
+    return json_format.Parse((folder.artifacts / "explanations.json").read_text(), ExplanationSet())
+
+
+def test_labels_are_written_from_one_half_and_scored_on_the_other(experiment, run) -> None:
+    folder = run(experiment("explain_features"))
+    assert artifacts(folder) == {
+        "artifacts/explanations.json": "explanations",
+        "artifacts/report.json": "report",
+    }
+    found = explained(folder)
+    assert found.writer == "offline"
+    assert [(one.layer, one.feature) for one in found.explanations] == [(1, 3), (4, 7), (4, 9)]
+    for one in found.explanations:
+        assert 1 <= len(one.shown) <= 6
+        assert 1 <= len(one.fires_on) <= 4
+        assert one.label == f"fires on {', '.join(one.fires_on)}; promotes {', '.join(one.promotes)}"
+        fired = {
+            plain(token)
+            for context in one.shown
+            for token, value in zip(context.tokens, context.activations, strict=True)
+            if value > 0
+        }
+        assert set(one.fires_on) <= fired
+        assert (one.n_active, one.n_silent, one.unanswered) == (5, 5, 0)
+        assert one.balanced_accuracy == pytest.approx((one.recall + one.specificity) / 2)
+        assert one.low <= one.balanced_accuracy <= one.high
+        assert one.HasField("foreign_accuracy")
+    assert explained(run(experiment("explain_features"))) == found, "the same seed gives the same labels"
+
+
+def test_labels_go_into_the_feature_set_they_were_asked_for(experiment, run) -> None:
+    before = load_features(run(experiment("contrast_features")).path)
+    folder = run(experiment("explain_features", features=[], feature_set="latest"))
+    labels = {(one.layer, one.feature): one.label for one in explained(folder).explanations}
+    after = load_features(folder.path)
+    assert [entry.label for entry in before.entries] == ["German"] * len(before.entries)
+    for entry in after.entries:
+        assert entry.label == (labels[entry.layer, entry.feature] or "German")
+    assert any(labels.values())
+    for one, other in zip(before.entries, after.entries, strict=True):
+        other.label = one.label
+    assert before == after, "nothing but the labels has changed"
+
+
+def test_a_chat_server_writes_and_judges(experiment, run, chat_server) -> None:
+    """A script stands for the language model: it calls every second excerpt active, and breaks one answer."""
+    asked: list[str] = []
+
+    def answer(user: str) -> str:
+        asked.append(user)
+        if not user.startswith("Feature:"):
+            return f'"label {len(asked)}."'
+        lines = [line for line in user.splitlines()[2:] if line]
+        return "I cannot tell" if len(lines) == 2 else str([int(number % 2 == 0) for number in range(len(lines))])
+
+    endpoint = {**ENDPOINT, "url": chat_server(answer), "concurrency": 1}
+    found = explained(run(experiment("explain_features", writer="LABEL_WRITER_ENDPOINT", endpoint=endpoint)))
+    assert found.writer == "m"
+    assert [one.label for one in found.explanations] == ["label 1", "label 2", "label 3"]
+    # Ten windows a feature: a question of eight and one of two, whose answer is not understood.
+    assert len(asked) == 3 + 3 * 2
+    for one in found.explanations:
+        assert one.unanswered == 2
+        assert one.n_active + one.n_silent == 8
+        said_active = one.recall * one.n_active + (1 - one.specificity) * one.n_silent
+        assert said_active == pytest.approx(4)
+    assert all("<<" in user for user in asked[:3])
+    assert not any("<<" in user for user in asked[3:]), "the judge sees no marks"
+
+
 def test_languages_have_their_features_and_alphas(experiment, run) -> None:
     found = load_features(run(experiment("language_features")).path)
     assert found.kind == "language"
@@ -271,6 +395,15 @@ def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> N
     report = json.loads((folder.artifacts / "repetition.json").read_text())
     assert report["documents_ranking"] + report["documents_held_out"] == report["documents_looping"]
     assert len(set(report["tokens_by_repetition"].values())) == 1
+    for layer, onset in zip(LAYERS, report["onset"], strict=True):
+        best = next(entry for entry in found.entries if entry.layer == layer)
+        assert (onset["layer"], onset["feature"]) == (layer, best.feature)
+        assert onset["matched"] not in {entry.feature for entry in found.entries if entry.layer == layer}
+        assert len(onset["loops"]["after_D"]) == report["documents_held_out"]
+        assert onset["low"] <= onset["auc"] <= onset["high"]
+    page = json.loads((folder.artifacts / "report.json").read_text())
+    assert page["sections"][0]["heading"] == "Around the onset"
+    assert len(page["sections"][0]["sections"]) == len(LAYERS)
 
 
 def test_loops_may_stand_in_the_text(experiment, run, tmp_path) -> None:
@@ -281,6 +414,21 @@ def test_loops_may_stand_in_the_text(experiment, run, tmp_path) -> None:
     folder = run(experiment("repetition_features", loops="LOOP_ORIGIN_GIVEN", text=text))
     report = json.loads((folder.artifacts / "repetition.json").read_text())
     assert report["documents_looping"] == 12
+    # Nothing is left to compare with.
+    assert [onset["auc"] for onset in report["onset"]] == [None, None]
+    assert [onset["ordinary"] for onset in report["onset"]] == [None, None]
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_what_does_not_fit_is_refused_before_the_model_is_loaded(experiment, run, monkeypatch, task) -> None:
+    from qscope.recipes import plan as module
+
+    monkeypatch.setattr(module, "available_memory", lambda device: 1 << 20)
+    monkeypatch.setattr("qscope.recipes.feature_parts.load_model", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError) as caught:
+        run(experiment(task))
+    assert caught.value.reason == "OUT_OF_MEMORY_BY_PLAN"
+    assert f"{task}.layers" in caught.value.remedy or f"{task}.model_batch_tokens" in caught.value.remedy
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -230,3 +230,37 @@ def test_choice_of_kernel(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "qscope.sae.kernels.cpu", None)
     monkeypatch.delattr(kernels, "cpu", raising=False)
     assert choose_kernel(sae_pb2.SAE_KERNEL_AUTO, "cpu").name == "sparse"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("d_sae", "k"), [(512, 32), (511, 3), (64, 64), (9, 1)])
+def test_compiled_codes_are_those_of_the_definition(make_sae, monkeypatch, dtype, d_sae, k) -> None:
+    """Values and features; where fewer than k fire the rest is zero, valid and distinct, as in ``TopKSae.encode``."""
+    pytest.importorskip("numba", reason="the compiled encoder needs numba")
+    monkeypatch.setattr(kernels, "_WORTH_COMPILING", 0)
+    monkeypatch.setattr("qscope.sae.kernels.cpu._SCORES_AT_ONCE", 3 * d_sae)
+    sae = make_sae(d_sae=d_sae, k=k, dtype=dtype)
+    # One token on which nothing fires, and tokens twice over, so that equal scores come from equal rows too.
+    sae.W_enc_FD[1::7] = sae.W_enc_FD[0]
+    sae.b_enc_F[1::7] = sae.b_enc_F[0]
+    x_BD = torch.cat([_x(50, d_in=sae.d_in, dtype=dtype)] * 2)
+    values_BK, indices_BK = kernels.encode(sae, x_BD)
+    expected_BK, expected_indices_BK = sae.encode(x_BD)
+    torch.testing.assert_close(values_BK, expected_BK)
+    assert (values_BK.diff(dim=1) <= 0).all(), "largest first"
+    assert (indices_BK.sort(dim=1).values.diff(dim=1) > 0).all(), "no feature twice"
+    u_BF = sae.pre_activations(x_BD).relu()
+    torch.testing.assert_close(values_BK, u_BF.gather(1, indices_BK))
+    clear_B = expected_BK[:, -1] > 0
+    ties_BK = torch.zeros_like(expected_BK, dtype=torch.bool)
+    ties_BK[:, 1:] |= expected_BK.diff(dim=1).abs() < 1e-5
+    ties_BK[:, :-1] |= ties_BK[:, 1:].clone()
+    alike_BK = (indices_BK == expected_indices_BK) | ties_BK | (expected_BK == 0)
+    assert alike_BK[clear_B].all()
+
+
+def test_small_inputs_do_not_wait_for_the_compiler(make_sae, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "_cpu_kernel", lambda: pytest.fail("numba was asked for"))
+    sae = make_sae()
+    for mine, plain in zip(kernels.encode(sae, _x(5)), sae.encode(_x(5)), strict=True):
+        assert torch.equal(mine, plain)

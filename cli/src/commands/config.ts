@@ -16,6 +16,7 @@ const TEMPLATES = [
   'language-features',
   'repetition-features',
   'diagnose-features',
+  'explain-features',
   'steer',
 ];
 

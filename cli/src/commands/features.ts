@@ -10,6 +10,7 @@ const VERBS: ReadonlyArray<readonly [verb: string, task: Task, summary: string]>
   ['contrast', 'contrast_features', 'find features that tell positive documents from negative ones'],
   ['diagnose', 'diagnose_features', 'find the features that drove bad responses'],
   ['top', 'top_features', 'show where given features fire most'],
+  ['explain', 'explain_features', 'label features, and score the labels by detection'],
   ['language', 'language_features', 'find the features of languages (nu), and their alphas'],
   ['repetition', 'repetition_features', 'find the features that rise while text repeats itself'],
 ];

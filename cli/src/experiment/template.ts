@@ -15,6 +15,7 @@ const starts: Record<Task, string> = {
   top_features: 'model: embedded\ntop_features: {sae: latest, features: [0/0]}\n',
   language_features: 'model: embedded\nlanguage_features: {sae: latest}\n',
   repetition_features: 'model: embedded\nrepetition_features: {sae: latest}\n',
+  explain_features: 'model: embedded\nexplain_features: {sae: latest, feature_set: latest}\n',
   diagnose_features: 'model: embedded\ndiagnose_features: {sae: latest, cases: [{prompt: Hello, response: Bonjour}]}\n',
   contrast_features:
     'model: embedded\ncontrast_features: {sae: latest, positives: {where: language=de}, negatives: {where: language!=de}}\n',

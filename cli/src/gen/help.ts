@@ -550,6 +550,90 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    top: 10                       Features reported per layer and ranking\n" +
     "    baseline_tokens: 8192         Tokens of ordinary text whose mean activation\n" +
     "                                  is subtracted; 0 subtracts nothing\n",
+  "features explain":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  explain_features:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    text:\n" +
+    "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob, or a Hugging Face dataset id\n" +
+    "      field: text                 Column that holds the text\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: train                Split of a hub dataset\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset\n" +
+    "      context: 512                Tokens per sequence given to the model; longer\n" +
+    "                                  documents are cut into several\n" +
+    "      pack: true                  Join documents into full sequences instead of\n" +
+    "                                  padding short ones\n" +
+    "      repeat: true                Start again from the top when the text is\n" +
+    "                                  exhausted (every pass is counted and reported)\n" +
+    "      shuffle_documents: 0        Documents in the streaming shuffle window; 0\n" +
+    "                                  keeps the file's order\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value,\n" +
+    "                                  for example language=de; empty keeps all\n" +
+    "    features: []                  Features, each as LAYER/FEATURE, for example\n" +
+    "                                  [3/1017, 5/88]\n" +
+    "    feature_set: \"\"               Run or features.json whose features get\n" +
+    "                                  labels, besides those of features; written\n" +
+    "                                  again with the labels\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    documents: 2000               Documents read, at most; half of them are kept\n" +
+    "                                  from the writer\n" +
+    "    shown: 20                     Contexts of each feature that the writer sees,\n" +
+    "                                  the strongest\n" +
+    "    tested: 20                    Held-out contexts a label is scored on, from\n" +
+    "                                  the strongest to the weakest found, and as\n" +
+    "                                  many silent windows\n" +
+    "    before: 24                    Tokens before the one with the largest\n" +
+    "                                  activation\n" +
+    "    after: 8                      Tokens after it\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    writer: offline               Who writes: offline (tokens it fires on and\n" +
+    "                                  tokens it promotes), endpoint (a language\n" +
+    "                                  model)\n" +
+    "    endpoint:\n" +
+    "      url: \"\"                     Base URL of an OpenAI-compatible server, for\n" +
+    "                                  example http://localhost:8000/v1\n" +
+    "      model: \"\"                   Name of the model on that server\n" +
+    "      api_key_variable: \"\"        Environment variable that holds the key (never\n" +
+    "                                  the key itself); empty for a server without\n" +
+    "                                  keys\n" +
+    "      max_tokens: 512             Longest answer in tokens; models that think\n" +
+    "                                  aloud need more\n" +
+    "      temperature: 0              Sampling temperature\n" +
+    "      concurrency: 8              Questions under way at once\n" +
+    "      timeout_seconds: 120        Longest wait for one answer, in seconds\n" +
+    "    label_tokens: 6               Tokens in each list of an offline label, at\n" +
+    "                                  most\n",
   "steer":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
@@ -689,5 +773,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    languages: []                 Languages (ISO 639-1) among which the language\n" +
     "                                  of each text is decided; empty: all that the\n" +
     "                                  classifier knows\n" +
+    "    paraphrases: []               Prompts in several wordings each, run besides\n" +
+    "                                  prompts: says how far an effect depends on the\n" +
+    "                                  wording\n" +
     "    batch_rows: 32                Rows generated together\n",
 };

@@ -69,7 +69,9 @@ test('help pages fit 80 columns and show every field of their task', () => {
   expect(Object.keys(pages)).toEqual([
     'train-sae',
     'eval-sae',
-    ...['extract', 'contrast', 'top', 'language', 'repetition', 'diagnose'].map((verb) => `features ${verb}`),
+    ...['extract', 'contrast', 'top', 'language', 'repetition', 'diagnose', 'explain'].map(
+      (verb) => `features ${verb}`,
+    ),
     'steer',
   ]);
   for (const page of Object.values(pages)) {

@@ -27,6 +27,36 @@ _SHARES = 16
 """Shares that features and rows are cut into."""
 
 
+def encode(sae: TopKSae, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """:meth:`TopKSae.encode` with the product in cache-sized blocks and the compiled selection; no gradients.
+
+    Takes finite activations in the SAE's own precision, float32 or float64, on the CPU.
+    """
+    B, K, F = x_BD.shape[0], sae.k, sae.d_sae
+    x_BD = x_BD.detach().contiguous()
+    values_BK, indices_BK = x_BD.new_empty(B, K), torch.empty(B, K, dtype=torch.int64)
+    values, indices = values_BK.numpy(), indices_BK.numpy()
+    W_enc_DF, b_enc = sae.W_enc_FD.detach().t(), sae.b_enc_F.detach().contiguous().numpy()
+    rows = max(1, _SCORES_AT_ONCE // F)
+    parts = [slice(low, min(B, low + rows)) for low in range(0, B, rows)]
+
+    def tokens(mine: Iterator[slice]) -> None:
+        scores_bF = x_BD.new_empty(min(rows, B), F)
+        scratch = _scratch(F, values.dtype)
+        for part in mine:
+            part_bF = torch.mm(x_BD[part], W_enc_DF, out=scores_bF[: part.stop - part.start])
+            loops.select_rows(part_bF.numpy(), b_enc, values[part], indices[part], *scratch)
+            loops.sort_rows(values[part], indices[part])
+
+    _threads().run(tokens, parts)
+    return values_BK, indices_BK
+
+
+def _scratch(F: int, kind: np.dtype) -> list[np.ndarray]:
+    """What ``select_rows`` writes on besides its results."""
+    return [np.empty(n, of) for n in (F // loops.BLOCK, F + 1) for of in (kind, np.int64)]
+
+
 class CpuKernel:
     """See ``Kernel``. Takes float32 or float64 parameters on the CPU and as many threads as torch has."""
 
@@ -48,8 +78,7 @@ class CpuKernel:
 
         def tokens(mine: Iterator[slice]) -> None:
             scores_bF = x_BD.new_empty(min(rows, B), F)
-            blocks = F // loops.BLOCK
-            scratch = [np.empty(n, kind) for n in (blocks, F + 1) for kind in (x.dtype, np.int64)]
+            scratch = _scratch(F, x.dtype)
             for part in mine:
                 part_bF = torch.mm(x_BD[part], W_enc_DF, out=scores_bF[: part.stop - part.start])
                 loops.select_rows(part_bF.numpy(), b_enc, values[part], indices[part], *scratch)

@@ -124,6 +124,25 @@ def select_rows(scores_bF, b_enc_F, values_bK, indices_bK, maxima_N, blocks_N, k
 
 
 @njit(**_fast)
+def sort_rows(values_bK, indices_bK):
+    """Sorts each row by falling value, equal values by rising index: insertion, as rows are short."""
+    rows, K = values_bK.shape
+    for row in range(rows):
+        for i in range(1, K):
+            value, index = values_bK[row, i], indices_bK[row, i]
+            slot = i
+            while slot > 0 and (
+                values_bK[row, slot - 1] < value
+                or (values_bK[row, slot - 1] == value and indices_bK[row, slot - 1] > index)
+            ):
+                values_bK[row, slot] = values_bK[row, slot - 1]
+                indices_bK[row, slot] = indices_bK[row, slot - 1]
+                slot -= 1
+            values_bK[row, slot] = value
+            indices_bK[row, slot] = index
+
+
+@njit(**_fast)
 def _block_maxima(scores_F, b_enc_F, maxima_N):
     """Maximum over each block, four of its scores at a time; the comparison passes over NaN."""
     N = maxima_N.shape[0]

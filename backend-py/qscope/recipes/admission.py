@@ -1,0 +1,20 @@
+"""The first thing a recipe does: compares what it needs with what is there."""
+
+from __future__ import annotations
+
+from qscope.recipes.plan import plan, refuse_if_too_large
+from qscope.runs import RunContext
+from qscope.v1 import run_pb2
+
+
+def admit(context: RunContext) -> run_pb2.Plan:
+    """Plans the run, refuses it when memory does not suffice, and passes on what the plan warns of; loads nothing.
+
+    Raises:
+        UserError: too large (OUT_OF_MEMORY_BY_PLAN), or impossible for a reason the plan knows.
+    """
+    planned = plan(context.experiment, str(context.folder.parent), timed=False)
+    refuse_if_too_large(planned)
+    for warning in planned.warnings:
+        context.warning(warning)
+    return planned

@@ -1,0 +1,75 @@
+// What the experiments of this folder do alike: run qscope, find what it wrote, average.
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
+
+export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
+
+/** Runs and files of an experiment, in one folder. */
+export class Lab {
+  constructor(folder) {
+    this.folder = folder;
+  }
+
+  qscope(...args) {
+    const all = [path.join(root, 'cli/bin/qscope.js'), ...args, '--runs-dir', this.folder, '--quiet'];
+    return execFileSync('node', all, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  }
+
+  /** Writes an experiment (JSON is YAML). */
+  write(name, experiment) {
+    const file = path.join(this.folder, name);
+    writeFileSync(file, JSON.stringify(experiment));
+    return file;
+  }
+
+  /** Folder of the newest run whose name begins so. */
+  newest(prefix) {
+    const created = (name) =>
+      Date.parse(JSON.parse(readFileSync(path.join(this.folder, name, 'run.json'), 'utf8')).created);
+    const names = readdirSync(this.folder).filter((name) => name.startsWith(prefix) && !name.includes('.'));
+    return path.join(this.folder, names.sort((a, b) => created(b) - created(a))[0]);
+  }
+
+  /** Folder of a run of this name that has written `result`, made by `make` unless there is one from before. */
+  once(name, result, make) {
+    const done = readdirSync(this.folder).filter(
+      (folder) => folder.startsWith(`${name}-`) && existsSync(path.join(this.folder, folder, result)),
+    );
+    if (done.length > 0) return path.join(this.folder, done[0]);
+    make();
+    return this.newest(`${name}-`);
+  }
+}
+
+export const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
+export const readLines = (file) =>
+  readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+
+/** The held-out text that comes with qscope: rows with text, language and source. */
+export const heldOut = () =>
+  gunzipSync(readFileSync(path.join(root, 'backend-py/qscope/embedded/text/heldout.jsonl.gz')))
+    .toString()
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+
+export const numbers = (text) => text.split(',').map(Number);
+export const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length;
+export const sd = (list) =>
+  list.length < 2 ? Number.NaN : Math.sqrt(list.reduce((sum, x) => sum + (x - mean(list)) ** 2, 0) / (list.length - 1));
+/** Shares as "mean ± standard deviation", in percent. */
+export const percent = (list) =>
+  list.length ? `${(100 * mean(list)).toFixed(0)} ± ${(100 * sd(list)).toFixed(0)}` : '';
+
+/** Prints a table in Markdown. */
+export function table(head, rows) {
+  console.log(`| ${head.join(' | ')} |\n| ${head.map(() => '---').join(' | ')} |`);
+  for (const row of rows) console.log(`| ${row.join(' | ')} |`);
+  console.log('');
+}
