@@ -4,7 +4,8 @@ import { expect, test } from 'vitest';
 import { ROOT } from './support/cli.js';
 
 test('every relative link of the README and the docs leads somewhere', () => {
-  const pages = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => join('docs', name))];
+  const docs = readdirSync(join(ROOT, 'docs')).filter((name) => name.endsWith('.md'));
+  const pages = ['README.md', ...docs.map((name) => join('docs', name))];
   const links = pages.flatMap((page) =>
     [...readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\(([^)#\s]+)/g)]
       .map((match) => match[1] as string)
