@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +102,40 @@ def tiny_folder(tiny_model, tokenizer, tmp_path_factory: pytest.TempPathFactory)
     tiny_model("qwen3").model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def http_server() -> Iterator[Callable[..., str]]:
+    """``http_server(answer)``: address of a server whose replies to POST are ``answer(request, headers)``.
+
+    ``answer`` takes the JSON of the request (with its ``path``) and its headers by lower-case name, and returns status,
+    headers and body (bytes, or anything JSON holds).
+    """
+    servers = []
+
+    def start(answer: Callable[[dict, dict], tuple[int, dict, object]]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                request["path"] = self.path
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                status, more, body = answer(request, headers)
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"content-length": str(len(data)), **more}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -48,6 +48,29 @@ def load_features(path: Path | str, *, field: str = "") -> FeatureSet:
     )
 
 
+def refuse_other_sae(found: FeatureSet, layer: int, fingerprint: str, *, path: str, field: str) -> None:
+    """Refuses saved features beside another SAE: ids mean nothing in one, be it trained alike on the same model.
+
+    Args:
+        found: the saved features.
+        layer: of the SAE in use.
+        fingerprint: of the SAE in use; empty where it is not known, and then nothing is refused.
+        path: what the user called the features.
+        field: experiment field that named them, for errors.
+
+    Raises:
+        UserError: they belong to another SAE (FEATURES_OF_ANOTHER_SAE).
+    """
+    known = next((record.fingerprint for record in found.sae_records if record.layer == layer), "")
+    if known and fingerprint and known != fingerprint:
+        raise UserError(
+            f"{path}: its features belong to another SAE of layer {layer} than the one in use.",
+            remedy=f"Take the SAEs they were found in ({found.sae}), or find features in these.",
+            reason="FEATURES_OF_ANOTHER_SAE",
+            field=field,
+        )
+
+
 def _checked(place: Path, field: str) -> FeatureSet:
     try:
         features = json_format.Parse(place.read_bytes(), FeatureSet())

@@ -45,7 +45,7 @@ class LabelServer:
     Args:
         endpoint: the server.
         at: experiment field of the endpoint, for errors.
-        should_stop: asked before every question and while waiting.
+        should_stop: asked before every try; an answer under way, and a wait between tries, are not cut short.
         sleep: waits so many seconds.
 
     Raises:

@@ -33,8 +33,8 @@ def firing_tokens(
         contexts: where the feature fires.
         silent: where it does not.
         count: tokens at most.
-        share: a token must add contexts of at least this share, so that labels are no list of accidents; the first
-            token always counts.
+        share: what a token must add, its share of the contexts less its share of the silent windows, so that labels
+            are no list of accidents; the first token always counts.
     """
     fires = [
         {plain(token) for token, value in zip(one.tokens, one.activations, strict=True) if value > 0}

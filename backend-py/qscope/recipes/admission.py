@@ -10,6 +10,9 @@ from qscope.v1 import run_pb2
 def admit(context: RunContext) -> run_pb2.Plan:
     """Plans the run, refuses it when memory does not suffice, and passes on what the plan warns of; loads nothing.
 
+    Returns:
+        The plan.
+
     Raises:
         UserError: too large (OUT_OF_MEMORY_BY_PLAN), or impossible for a reason the plan knows.
     """

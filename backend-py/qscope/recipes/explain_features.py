@@ -7,14 +7,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from google.protobuf import json_format
 
 from qscope import __version__
 from qscope.features.contexts import TopContexts, contexts_of_text
 from qscope.features.documents import Document, split
 from qscope.features.encoders import model_record, sae_record
-from qscope.features.files import NAME, load_features, save_features
+from qscope.features.files import save_features
 from qscope.features.label_server import (
     EXCERPTS,
     LabelServer,
@@ -38,6 +37,7 @@ from qscope.recipes.explain_report import explanation_lines, explanation_report
 from qscope.recipes.feature_parts import (
     OfLayers,
     Opened,
+    feature_set_of,
     open_documents,
     open_model,
     refuse_unknown,
@@ -45,12 +45,11 @@ from qscope.recipes.feature_parts import (
     wanted_features,
     watch,
 )
-from qscope.recipes.shared import run_or_path
 from qscope.runs import RunContext
 from qscope.runs.files import replacing
-from qscope.sae import formats
+from qscope.steering.saes import StoredSaes
 from qscope.v1.explain_pb2 import LABEL_WRITER_ENDPOINT, ExplainFeatures, Explanation, ExplanationSet
-from qscope.v1.features_pb2 import FeatureContext, FeatureContexts
+from qscope.v1.features_pb2 import FeatureContext, FeatureContexts, FeatureSet
 
 AT = "explain_features"
 #: Held-out contexts looked at for each one scored: those scored are spread over them, strong and weak.
@@ -82,11 +81,12 @@ def run(context: RunContext) -> None:
     """Collects contexts on two halves of the text, has labels written from one, and scores them on the other."""
     admit(context)
     task: ExplainFeatures = context.experiment.explain_features
-    wanted = wanted_features(task, context.folder.parent, at=AT)
+    given = feature_set_of(task, context.folder.parent, at=AT)
+    wanted = wanted_features(task, given)
     # Before an hour of reading: a key that is missing is missing now.
     server = _server(context, task)
     opened = open_model(context, OfLayers(task, list(wanted)), at=AT)
-    refuse_unknown(wanted, {layer: sae.d_sae for layer, sae in opened.saes.items()}, at=AT)
+    refuse_unknown(task, given, wanted, [sae_record(sae) for sae in opened.saes.values()], at=AT)
     documents = open_documents(context, task, task.text, opened.loaded, at=AT, name="text").require(task.documents)
     materials = _materials(context, task, opened, documents, {layer: list(found) for layer, found in wanted.items()})
     explained = _by_server(context, task, materials, server) if server else _offline(task, materials)
@@ -95,7 +95,7 @@ def run(context: RunContext) -> None:
             context.warning(f"{one.layer}/{one.feature} fires nowhere in the {len(documents):,} documents: no label.")
         elif not one.n_silent:
             context.warning(f"{one.layer}/{one.feature} is silent nowhere: its label cannot be scored.")
-    _write(context, task, opened, explained)
+    _write(context, task, opened, given, explained)
 
 
 def _server(context: RunContext, task: ExplainFeatures) -> LabelServer | None:
@@ -122,10 +122,11 @@ def _materials(
         context, task, opened, halves.held_out, wanted, _DEPTH * task.tested, task.tested, "finding held-out contexts"
     )
     offline = context.experiment.model_options.offline
+    # Of the decoders only a few rows are needed, and nothing else reads those alone.
+    stored = StoredSaes(opened.place, opened.loaded, offline=offline, tell=context.info, at=f"{AT}.sae")
     materials = []
     for layer, features in wanted.items():
-        (sae,) = formats.load(opened.place, [layer], offline=offline).values()
-        promotes = promoted_tokens(opened.loaded, sae.W_dec_FD[torch.tensor(features)].float(), task.label_tokens)
+        promotes = promoted_tokens(opened.loaded, stored.directions(layer, features), task.label_tokens)
         for index, feature in enumerate(features):
             contexts, silent = seen[layer, feature]
             active, still = held_out[layer, feature]
@@ -297,7 +298,13 @@ def _score(one: Explanation, found: Detection) -> None:
             setattr(one, name, value)
 
 
-def _write(context: RunContext, task: ExplainFeatures, opened: Opened, explained: Sequence[Explanation]) -> None:
+def _write(
+    context: RunContext,
+    task: ExplainFeatures,
+    opened: Opened,
+    given: FeatureSet | None,
+    explained: Sequence[Explanation],
+) -> None:
     found = ExplanationSet(
         model=opened.loaded.facts.name,
         sae=opened.place,
@@ -313,12 +320,11 @@ def _write(context: RunContext, task: ExplainFeatures, opened: Opened, explained
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     context.artifact(path, kind="explanations", description=f"labels of {len(explained)} features")
-    if task.feature_set:
-        features = load_features(run_or_path(task.feature_set, context.folder.parent, NAME), field=f"{AT}.feature_set")
+    if given:
         labels = {(one.layer, one.feature): one.label for one in explained if one.label}
-        for entry in features.entries:
+        for entry in given.entries:
             entry.label = labels.get((entry.layer, entry.feature), entry.label)
-        path = save_features(features, context.artifacts)
-        context.artifact(path, kind="features", description=f"{len(features.entries)} features with their labels")
+        path = save_features(given, context.artifacts)
+        context.artifact(path, kind="features", description=f"{len(given.entries)} features with their labels")
     context.report(explanation_report(context.experiment.name, found))
     context.info("\n".join(explanation_lines(explained)))

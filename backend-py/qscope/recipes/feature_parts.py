@@ -16,14 +16,14 @@ from qscope.errors import UserError
 from qscope.features.contrast import Found
 from qscope.features.documents import DocumentReader
 from qscope.features.encoders import load_encoders, model_record, sae_record
-from qscope.features.files import NAME, load_features, save_features
+from qscope.features.files import NAME, load_features, refuse_other_sae, save_features
 from qscope.features.shards import MANIFEST
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
 from qscope.recipes.shared import place_of_saes, run_or_path, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.sae.topk import TopKSae
-from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, Rendering, TokenMasks
+from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, Rendering, SaeRecord, TokenMasks
 from qscope.v1.text_pb2 import TextSource
 
 #: What a run of ``features extract`` holds when it is done.
@@ -55,26 +55,42 @@ class NamesFeatures(Protocol):
     feature_set: str
 
 
-def wanted_features(task: NamesFeatures, runs: Path, *, at: str) -> dict[int, dict[int, str]]:
+def feature_set_of(task: NamesFeatures, runs: Path, *, at: str) -> FeatureSet | None:
+    """The feature set a task names; None when it names none. Read once: ``latest`` may be another a minute later."""
+    if not task.feature_set:
+        return None
+    return load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set")
+
+
+def wanted_features(task: NamesFeatures, found: FeatureSet | None) -> dict[int, dict[int, str]]:
     """Label by layer and feature, those of the feature set first."""
     wanted: dict[int, dict[int, str]] = {}
-    if task.feature_set:
-        for entry in load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set").entries:
-            wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
+    for entry in found.entries if found else ():
+        wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
     for text in task.features:
         layer, _, feature = text.partition("/")
         wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
     return dict(sorted(wanted.items()))
 
 
-def refuse_unknown(wanted: Mapping[int, Mapping[int, str]], widths: Mapping[int, int], *, at: str) -> None:
-    """Refuses features that no SAE has.
+def refuse_unknown(
+    task: NamesFeatures,
+    found: FeatureSet | None,
+    wanted: Mapping[int, Mapping[int, str]],
+    saes: Sequence[SaeRecord],
+    *,
+    at: str,
+) -> None:
+    """Refuses features that no SAE has, and those of a feature set that belong to other SAEs.
 
     Args:
+        task: what names the features.
+        found: its feature set.
         wanted: features by layer.
-        widths: features of the SAE of each layer.
+        saes: the SAEs in use.
         at: experiment field of the task, for errors.
     """
+    widths = {sae.layer: sae.d_sae for sae in saes}
     for layer, features in wanted.items():
         if layer not in widths:
             raise UserError(
@@ -91,6 +107,8 @@ def refuse_unknown(wanted: Mapping[int, Mapping[int, str]], widths: Mapping[int,
                     reason="FEATURE_OUT_OF_RANGE",
                     field=f"{at}.features",
                 )
+    for sae in saes if found else ():
+        refuse_other_sae(found, sae.layer, sae.fingerprint, path=task.feature_set, field=f"{at}.feature_set")
 
 
 @dataclass(frozen=True)

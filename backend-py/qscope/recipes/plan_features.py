@@ -12,7 +12,7 @@ import torch
 from qscope.features.encoders import sae_layers
 from qscope.features.shards import Extract
 from qscope.models import ModelShape, select_layers
-from qscope.recipes.feature_parts import EXTRACT, wanted_features
+from qscope.recipes.feature_parts import EXTRACT, feature_set_of, wanted_features
 from qscope.recipes.plan_words import ranges, text_fact
 from qscope.recipes.shared import place_of_saes, run_or_path
 from qscope.sae import formats
@@ -62,7 +62,7 @@ def plan_features(
     if name == "top_features" and task.activations:
         return _plan_shards(task, runs)
     if name in ("top_features", "explain_features"):
-        scope = _scope(task, sorted(wanted_features(task, runs, at=name)), shape, runs, name)
+        scope = _scope(task, sorted(wanted_features(task, feature_set_of(task, runs, at=name))), shape, runs, name)
     else:
         select_layers(task.layers, shape.n_layers, at=f"{name}.layers")
         scope = _scope(task, list(task.layers), shape, runs, name)

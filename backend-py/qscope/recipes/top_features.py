@@ -14,6 +14,7 @@ from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import (
     EXTRACT,
     OfLayers,
+    feature_set_of,
     open_documents,
     open_model,
     refuse_unknown,
@@ -24,7 +25,7 @@ from qscope.recipes.feature_parts import (
 from qscope.recipes.shared import run_or_path
 from qscope.runs import RunContext
 from qscope.runs.files import replacing
-from qscope.v1.features_pb2 import ContextSet, FeatureContexts, ModelRecord, SaeRecord, TopFeatures
+from qscope.v1.features_pb2 import ContextSet, FeatureContexts, FeatureSet, ModelRecord, SaeRecord, TopFeatures
 
 AT = "top_features"
 #: Documents read at a time; their tokens lie in memory.
@@ -35,8 +36,10 @@ def run(context: RunContext) -> None:
     """Looks through text or extracted activations, and writes ``contexts.json``."""
     admit(context)
     task: TopFeatures = context.experiment.top_features
-    wanted = wanted_features(task, context.folder.parent, at=AT)
-    found = _of_extract(context, task, wanted) if task.activations else _of_text(context, task, wanted)
+    given = feature_set_of(task, context.folder.parent, at=AT)
+    wanted = wanted_features(task, given)
+    look = _of_extract if task.activations else _of_text
+    found = look(context, task, given, wanted)
     labels = {(layer, feature): label for layer, features in wanted.items() for feature, label in features.items()}
     for entry in found.features:
         entry.label = labels[entry.layer, entry.feature]
@@ -49,10 +52,13 @@ def run(context: RunContext) -> None:
     context.artifact(path, kind="contexts", description=f"{count} contexts of {len(found.features)} features")
 
 
-def _of_text(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:
+def _of_text(
+    context: RunContext, task: TopFeatures, given: FeatureSet | None, wanted: dict[int, dict[int, str]]
+) -> ContextSet:
     opened = open_model(context, OfLayers(task, list(wanted)), at=AT)
-    widths = {layer: sae.d_sae for layer, sae in opened.saes.items()}
-    tops = _accumulators(task, wanted, widths)
+    saes = [sae_record(sae) for sae in opened.saes.values()]
+    refuse_unknown(task, given, wanted, saes, at=AT)
+    tops = _accumulators(task, wanted)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
     limit, first = task.documents or (1 << 62), True
     while reader.read < limit:
@@ -78,13 +84,15 @@ def _of_text(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int,
         sae=opened.place,
         features=_results(tops, wanted, opened.loaded.tokenizer),
         model_record=model_record(opened.loaded.facts),
-        sae_records=[sae_record(sae) for sae in opened.saes.values()],
+        sae_records=saes,
         tokens=tokens_text(task),
         qscope_version=__version__,
     )
 
 
-def _of_extract(context: RunContext, task: TopFeatures, wanted: dict[int, dict[int, str]]) -> ContextSet:
+def _of_extract(
+    context: RunContext, task: TopFeatures, given: FeatureSet | None, wanted: dict[int, dict[int, str]]
+) -> ContextSet:
     extracted = Extract(run_or_path(task.activations, context.folder.parent, EXTRACT), field=f"{AT}.activations")
     manifest = extracted.manifest
     # The model's tokenizer alone would do; the model tells whether it is the one of the extract.
@@ -99,7 +107,8 @@ def _of_extract(context: RunContext, task: TopFeatures, wanted: dict[int, dict[i
         )
     saes = [json_format.ParseDict(sae, SaeRecord(), ignore_unknown_fields=True) for sae in manifest["saes"]]
     widths = {sae.layer: sae.d_sae for sae in saes}
-    tops = _accumulators(task, wanted, widths)
+    refuse_unknown(task, given, wanted, saes, at=AT)
+    tops = _accumulators(task, wanted)
     on_progress, should_stop = watch(context, "reading", manifest["documents"])
     done = 0
     for shard in extracted.shards():
@@ -119,10 +128,7 @@ def _of_extract(context: RunContext, task: TopFeatures, wanted: dict[int, dict[i
     )
 
 
-def _accumulators(
-    task: TopFeatures, wanted: dict[int, dict[int, str]], widths: dict[int, int]
-) -> dict[int, TopContexts]:
-    refuse_unknown(wanted, widths, at=AT)
+def _accumulators(task: TopFeatures, wanted: dict[int, dict[int, str]]) -> dict[int, TopContexts]:
     return {
         layer: TopContexts(list(features), task.contexts, task.before, task.after) for layer, features in wanted.items()
     }

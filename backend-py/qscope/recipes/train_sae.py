@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from qscope import __version__
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
-from qscope.recipes.plan import plan, refuse_if_too_large
+from qscope.recipes.admission import admit
 from qscope.recipes.shared import evaluate_into, open_tokens
 from qscope.runs import RunContext
 from qscope.sae import formats
@@ -21,10 +21,7 @@ from qscope.sae.trainer import SaeTrainer
 def run(context: RunContext) -> None:
     """Trains, checkpoints, exports and (when asked) evaluates; goes on from the newest checkpoint, bit for bit."""
     experiment, task = context.experiment, context.experiment.train_sae
-    planned = plan(experiment, str(context.folder.parent), timed=False)
-    refuse_if_too_large(planned)
-    for warning in planned.warnings:
-        context.warning(warning)
+    planned = admit(context)
     facts = {fact.name: fact.value for fact in planned.facts}
     context.info(f"loading {facts['model']} on {facts['device']}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qscope.errors import UserError
-from qscope.features.files import load_features
+from qscope.features.files import load_features, refuse_other_sae
 from qscope.steering.saes import Saes
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
@@ -39,7 +39,7 @@ def expand_feature_files(
         found = load_features(edit.feature_file, field=field)
         _refuse_other_model(found, d_model, edit.feature_file, field)
         for layer in _wanted_layers(found, edit, field):
-            _refuse_other_sae(found, saes, layer, edit.feature_file, field)
+            refuse_other_sae(found, layer, saes.fingerprint(layer), path=edit.feature_file, field=field)
             best = [entry for entry in found.entries if entry.layer == layer][: edit.top]
             part = expanded.edits.add()
             part.CopyFrom(edit)
@@ -59,19 +59,6 @@ def _refuse_other_model(found: FeatureSet, d_model: int, path: str, field: str) 
             f"{path}: its features were found in {found.model}, {width} wide; this model is {d_model} wide.",
             remedy="Name the model they were found in, or find features in this one.",
             reason="FEATURES_OF_ANOTHER_MODEL",
-            field=field,
-        )
-
-
-def _refuse_other_sae(found: FeatureSet, saes: Saes, layer: int, path: str, field: str) -> None:
-    """Ids mean nothing in another SAE, be it trained on the same model with the same settings."""
-    known = next((record.fingerprint for record in found.sae_records if record.layer == layer), "")
-    there = saes.fingerprint(layer) if known else ""
-    if known and there and known != there:
-        raise UserError(
-            f"{path}: its features belong to another SAE of layer {layer} than the one in use.",
-            remedy=f"Take the SAEs they were found in ({found.sae}), or find features in these.",
-            reason="FEATURES_OF_ANOTHER_SAE",
             field=field,
         )
 

@@ -119,7 +119,8 @@ def repeated_ngrams(tokens: Sequence[int], n: int) -> float:
 def ends_in_loop(tokens: Sequence[int]) -> bool:
     """Whether the text ends in three or more whole repetitions of a span, 24 tokens or more in all.
 
-    The share of such texts is the repeat ratio of Qwen-Scope, section 8; its detector is not published.
+    Looser than the loops that features are searched in (:func:`qscope.features.loops.find_loop`: 64 tokens), as texts
+    written to compare strengths are short; a table or a list of that length counts too.
     """
     return find_loop(np.asarray(tokens), LOOP_REPETITIONS, min_tokens=LOOP_TOKENS) is not None
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 
 import pytest
 
@@ -24,38 +21,14 @@ from qscope.v1.features_pb2 import FeatureContext
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., LabelEndpoint]]:
+def serve(http_server) -> Callable[..., LabelEndpoint]:
     """``serve(answer)``: an endpoint that replies ``answer(request, headers)``: (status, headers, body)."""
-    servers = []
 
     def start(answer: Callable[[dict, dict], tuple[int, dict, object]], **settings) -> LabelEndpoint:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                request["path"] = self.path
-                status, headers, body = answer(request, {name.lower(): value for name, value in self.headers.items()})
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"content-length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
+        defaults = {"model": "m", "max_tokens": 32, "concurrency": 3, "timeout_seconds": 5}
+        return LabelEndpoint(url=f"{http_server(answer)}/v1", **{**defaults, **settings})
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        return LabelEndpoint(
-            **{"url": url, "model": "m", "max_tokens": 32, "concurrency": 3, "timeout_seconds": 5} | settings
-        )
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def said(text: str | None) -> tuple[int, dict, object]:

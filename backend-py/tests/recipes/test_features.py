@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,36 +140,6 @@ def run(tmp_path) -> Callable[[Experiment], RunFolder]:
         return folder
 
     return go
-
-
-@pytest.fixture
-def chat_server() -> Iterator[Callable[[Callable[[str], str]], str]]:
-    """``chat_server(answer)``: base URL of a chat server that replies ``answer(what the user says)``."""
-    servers = []
-
-    def start(answer: Callable[[str], str]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                said = {"choices": [{"message": {"content": answer(request["messages"][-1]["content"])}}]}
-                data = json.dumps(said).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/v1"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def layer_metrics(folder: RunFolder) -> dict[int, dict[str, float]]:
@@ -338,18 +306,34 @@ def test_labels_go_into_the_feature_set_they_were_asked_for(experiment, run) -> 
     assert before == after, "nothing but the labels has changed"
 
 
-def test_a_chat_server_writes_and_judges(experiment, run, chat_server) -> None:
+@pytest.mark.parametrize("task", ["top_features", "explain_features"])
+def test_features_of_other_saes_are_refused(experiment, run, task) -> None:
+    """Ids of another SAE name something, but not what was found."""
+    found = run(experiment("contrast_features"))
+    path = found.artifacts / "features.json"
+    features = json.loads(path.read_text())
+    features["sae_records"][-1]["fingerprint"] = "0" * 32
+    path.write_text(json.dumps(features))
+    with pytest.raises(UserError) as caught:
+        run(experiment(task, features=[], feature_set=str(found.path)))
+    assert (caught.value.reason, caught.value.field) == ("FEATURES_OF_ANOTHER_SAE", f"{task}.feature_set")
+
+
+def test_a_chat_server_writes_and_judges(experiment, run, http_server) -> None:
     """A script stands for the language model: it calls every second excerpt active, and breaks one answer."""
     asked: list[str] = []
 
-    def answer(user: str) -> str:
-        asked.append(user)
+    def answer(request: dict, _: dict) -> tuple[int, dict, object]:
+        asked.append(request["messages"][-1]["content"])
+        return 200, {}, {"choices": [{"message": {"content": said(asked[-1])}}]}
+
+    def said(user: str) -> str:
         if not user.startswith("Feature:"):
             return f'"label {len(asked)}."'
         lines = [line for line in user.splitlines()[2:] if line]
         return "I cannot tell" if len(lines) == 2 else str([int(number % 2 == 0) for number in range(len(lines))])
 
-    endpoint = {**ENDPOINT, "url": chat_server(answer), "concurrency": 1}
+    endpoint = {**ENDPOINT, "url": f"{http_server(answer)}/v1", "concurrency": 1}
     found = explained(run(experiment("explain_features", writer="LABEL_WRITER_ENDPOINT", endpoint=endpoint)))
     assert found.writer == "m"
     assert [one.label for one in found.explanations] == ["label 1", "label 2", "label 3"]
