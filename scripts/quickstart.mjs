@@ -1,5 +1,4 @@
 // Trains SAEs on every layer of the embedded model, evaluates them, and says what to type next.
-import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -7,14 +6,9 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
 const started = Date.now();
 process.stderr.write('quickstart: SAEs on every layer of the embedded Qwen3, about a minute on two cores\n\n');
-const result = spawnSync(
-  process.execPath,
-  ['cli/bin/qscope.js', 'train-sae', 'configs/embedded/quickstart.yaml', ...process.argv.slice(2)],
-  {
-    stdio: 'inherit',
-  },
-);
-if (result.status === 0) {
+const { main } = await import('../cli/dist/main.js');
+await main(['node', 'qscope', 'train-sae', 'configs/embedded/quickstart.yaml', ...process.argv.slice(2)]);
+if (!process.exitCode) {
   process.stderr.write(`
 quickstart: done in ${((Date.now() - started) / 1000).toFixed(0)} s. Next:
 
@@ -24,4 +18,3 @@ quickstart: done in ${((Date.now() - started) / 1000).toFixed(0)} s. Next:
   npx qscope runs list                                   what has run so far
 `);
 }
-process.exitCode = result.status ?? 70;

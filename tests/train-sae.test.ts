@@ -64,6 +64,17 @@ describe('train-sae on the embedded model', () => {
     expect(logs.stdout).toMatch(/tokens read/);
   });
 
+  it('gives the same weights in the process that was kept ready as in one started with its own number of threads', async () => {
+    const other = new RealSandbox();
+    try {
+      const args = ['train-sae', other.experiment(SMALL), '--quiet', '--set', 'compute.threads=0'];
+      expect((await other.run(args, { OMP_NUM_THREADS: '1' })).code).toBe(0);
+      expect(weights(other.runFolder())).toEqual(weights(box.runFolder()));
+    } finally {
+      other.remove();
+    }
+  });
+
   it('gives the same weights again with the same seed, and others with another', async () => {
     const again = new RealSandbox();
     const other = new RealSandbox();

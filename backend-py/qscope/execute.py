@@ -1,5 +1,8 @@
 """Entry of every job process: ``python -m qscope.execute RUN_FOLDER``.
 
+``python -m qscope.execute -`` is a spare: it imports the heavy libraries at once, reads the run folder from standard
+input meanwhile, and leaves when that ends without one.
+
 The signals are taken over before anything heavy is imported, so that a stop that comes early is not lost: SIGTERM and
 SIGUSR2 (a scheduler's warning) ask the recipe to write a checkpoint and leave, a second SIGTERM leaves at once, SIGINT
 (a terminal's Ctrl-C reaches the whole group) is left to the command line.
@@ -78,12 +81,13 @@ def _restore_defaults() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def main(folder: str, recipes: dict[str, str] | None = None) -> int:
+def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.Thread | None = None) -> int:
     """Runs the experiment frozen in `folder` and returns the exit code.
 
     Args:
         folder: a run folder; a run that ended before goes on from its newest checkpoint.
         recipes: task name of the experiment to ``module:function``; left out, the program's own table.
+        imports: a thread that is importing libraries; nothing else is imported while it works.
     """
     stop = StopRequest()
     stop.install()
@@ -102,6 +106,8 @@ def main(folder: str, recipes: dict[str, str] | None = None) -> int:
                 run.record_process(ProcessRecord.of(os.getpid(), journal.last_sequence))
                 message = "started" if journal.last_sequence == 0 else "resumed"
                 journal.append(state_changed=StateChanged(state=RUN_STATE_RUNNING, message=message))
+                if imports is not None:
+                    imports.join()
                 ending, code = _attempt(run, journal, stop, recipes)
                 if ending.HasField("failure"):
                     failure = ending.failure
@@ -220,11 +226,53 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def _main_as_spare() -> int:
+    """Waits for a run folder on standard input, importing meanwhile what every run needs, and runs it."""
+    # All that `main` needs until it has said that the run is started: two threads that import modules which import
+    # each other may see them half done.
+    import qscope.runs  # noqa: F401
+
+    imports = threading.Thread(target=_import_libraries, name="imports", daemon=True)
+    imports.start()
+    folder = os.fsdecode(sys.stdin.buffer.read())
+    if not folder:
+        return EXIT_OK
+    _take_standard_streams(folder)
+    return main(folder, imports=imports)
+
+
+def _import_libraries() -> None:
+    import contextlib
+    import gc
+    import importlib
+
+    # Nothing that an import makes is garbage; looking for it takes a sixth of the time.
+    gc.disable()
+    try:
+        for name in ("torch", "transformers.modeling_utils", "qscope.recipes.plan", "qscope.sae.kernels.cpu"):
+            # What fails here fails again where it is needed, and is explained there.
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _take_standard_streams(folder: str) -> None:
+    """Turns standard output and error to the run's log, as a job started for one run has them."""
+    log = os.open(os.path.join(folder, "run.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m qscope.execute RUN_FOLDER", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
-    code = main(sys.argv[1])
+    code = _main_as_spare() if sys.argv[1] == "-" else main(sys.argv[1])
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of libraries (data loaders, kernels' pools) must not keep a finished run from ending.

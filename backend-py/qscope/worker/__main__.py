@@ -1,4 +1,4 @@
-"""``python -m qscope.worker --socket P --ready-fd 3 [--owned] [--reflection]`` and ``--version``."""
+"""``python -m qscope.worker --socket P --ready-fd 3 [--owned] [--spare] [--reflection]`` and ``--version``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import qscope
 from qscope.errors import UserError
 from qscope.worker import PROTOCOL_VERSION
+from qscope.worker.spare import Spare
 
 
 def main() -> int:
@@ -24,18 +25,23 @@ def main() -> int:
         "--ready-fd", type=int, help="file descriptor that gets one line of JSON when calls are answered"
     )
     parser.add_argument("--owned", action="store_true", help="end when standard input ends")
+    parser.add_argument("--spare", action="store_true", help="keep a job process ready, so that a run starts at once")
     parser.add_argument("--reflection", action="store_true", help="serve gRPC reflection")
     options = parser.parse_args()
     # Ctrl-C while the imports below run is the command line's business as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    spare = Spare(kept=options.spare and not options.owned)
+    if options.spare:
+        spare.prepare()
+
     import asyncio
 
     from qscope.worker.server import serve
 
     try:
-        asyncio.run(serve(options.socket.absolute(), options.ready_fd, options.owned, options.reflection))
+        asyncio.run(serve(options.socket.absolute(), options.ready_fd, options.owned, options.reflection, spare))
     except UserError as error:
         print(f"qscope worker: {error}", file=sys.stderr)
         return 1

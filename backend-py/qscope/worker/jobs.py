@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from qscope.runs.journal import TERMINAL_STATES
 from qscope.runs.process import oom_kills
 from qscope.v1.run_event_pb2 import RUN_STATE_CANCELLED, StateChanged
 from qscope.v1.run_pb2 import Run
+from qscope.worker.spare import Spare, job_command, job_environment, stops_blocked
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,14 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one worker."""
+    """The jobs of one worker.
 
-    def __init__(self) -> None:
+    Args:
+        spare: a process kept ready for the next job; left out, every job starts from nothing.
+    """
+
+    def __init__(self, spare: Spare | None = None) -> None:
+        self._spare = spare or Spare()
         self._jobs: dict[Path, Job] = {}
         self._starting = asyncio.Lock()
         self._escalations: set[asyncio.Task[None]] = set()
@@ -80,7 +85,7 @@ class Jobs:
                 return
             # The job would find out as well, but only its log would say so.
             await asyncio.to_thread(_refuse_if_held, folder)
-            process = await asyncio.to_thread(_spawn, folder)
+            process = await asyncio.to_thread(self._begin, folder)
             record = ProcessRecord.of(process.pid, derive_state(folder).last_sequence)
             job = self._jobs[folder.path] = Job(folder, process, record, detach)
             job.settled = asyncio.create_task(self._supervise(job))
@@ -89,6 +94,13 @@ class Jobs:
                 if holder is not None and holder.pid == process.pid:
                     break
                 await asyncio.sleep(0.01)
+
+    def _begin(self, folder: RunFolder) -> subprocess.Popen[bytes]:
+        if _threads(folder) == 0:
+            return self._spare.take(folder.path) or _spawn(folder)
+        # Libraries read the number of threads as they are imported: the spare has done so with the usual one.
+        self._spare.decline()
+        return _spawn(folder)
 
     async def _supervise(self, job: Job) -> None:
         try:
@@ -163,6 +175,7 @@ class Jobs:
         """
         self.stopping = True
         async with self._starting:
+            self._spare.dismiss()
             leaving = [job for job in self.active if with_detached or not job.detach]
         waiting = [job.settled for job in leaving if job.settled is not None]
         for job in leaving:
@@ -181,23 +194,24 @@ def _refuse_if_held(folder: RunFolder) -> None:
         pass
 
 
+def _threads(folder: RunFolder) -> int:
+    try:
+        return folder.experiment.compute.threads
+    except UserError:
+        # Unreadable: the job will say so.
+        return 0
+
+
 def _spawn(folder: RunFolder) -> subprocess.Popen[bytes]:
-    with open(folder.log, "ab") as log_file:
-        # The job inherits the mask of this thread and opens it once its handlers stand: a stop that arrives while
-        # Python starts waits instead of killing.
-        blocked = {signal.SIGTERM, signal.SIGUSR2}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-        try:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "qscope.execute", str(folder.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with open(folder.log, "ab") as log_file, stops_blocked():
+        return subprocess.Popen(
+            job_command(str(folder.path)),
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=job_environment(),
+        )
 
 
 def _has_ended(pid: int) -> bool:

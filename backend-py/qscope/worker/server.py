@@ -25,6 +25,7 @@ from qscope.worker.handler import service_handler
 from qscope.worker.inference_service import InferenceService, ModelThread
 from qscope.worker.jobs import Jobs
 from qscope.worker.run_service import RunService
+from qscope.worker.spare import Spare
 from qscope.worker.worker_service import WorkerService
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 64 * 1024 * 1024
 _MAX_SOCKET_PATH = 107
 #: Commands that only look at a folder are over by then, and do not pay for the import.
-_IMPORT_TORCH_AFTER_SECONDS = 3.0
+_IMPORT_AFTER_SECONDS = 3.0
 _SERVICES = {
     "inference": inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     "runs": run_pb2.DESCRIPTOR.services_by_name["RunService"],
@@ -40,13 +41,14 @@ _SERVICES = {
 }
 
 
-async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool) -> None:
+async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool, spare: Spare) -> None:
     """Serves on the Unix socket `path` until told to end (SIGTERM, Shutdown, or for an owned worker end of stdin).
 
     Args:
         ready_fd: gets one line of JSON once calls are answered, and is closed.
         owned: ends, and stops the runs begun without detach, when standard input does.
         reflection: also serves the reflection service.
+        spare: the job process kept ready for the next run, if one is.
 
     Raises:
         UserError: the socket cannot be used.
@@ -63,7 +65,7 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
         # A second SIGTERM: the runs have been told to stop, so the worker leaves them to finish alone.
         (abort if ending.is_set() else ending).set()
 
-    jobs, model = Jobs(), ModelThread()
+    jobs, model = Jobs(spare), ModelThread()
     worker_service = WorkerService(jobs, end)
     server = grpc.aio.server(
         interceptors=[Boundary()],
@@ -102,14 +104,14 @@ async def serve(path: Path, ready_fd: int | None, owned: bool, reflection: bool)
     if owned:
         _on_end_of_stdin(lambda: loop.call_soon_threadsafe(end))
 
-    def import_torch_when_idle() -> None:
+    def import_when_idle() -> None:
         # A run that is just starting needs the cores for its own imports.
-        if jobs.active or model.busy:
-            loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, import_torch_when_idle)
-        else:
+        if not (jobs.active or jobs.stopping or model.busy):
             worker_service.import_torch()
+            spare.renew()
+        loop.call_later(_IMPORT_AFTER_SECONDS, import_when_idle)
 
-    loop.call_later(_IMPORT_TORCH_AFTER_SECONDS, import_torch_when_idle)
+    loop.call_later(_IMPORT_AFTER_SECONDS, import_when_idle)
     _say_ready(path, ready_fd)
     log.info("serving on %s", path)
 

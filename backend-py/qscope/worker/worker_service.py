@@ -28,10 +28,13 @@ class WorkerService:
         self._shutdown = shutdown
         self._began = time.monotonic()
         self._torch_version = ""
+        self._imports: threading.Thread | None = None
         self._devices = [f"cpu ({len(os.sched_getaffinity(0))} cores)"]
 
     def import_torch(self) -> None:
-        """Imports torch in the background; until then GetWorkerInfo names neither its version nor the GPUs."""
+        """Imports torch in the background, once; until then GetWorkerInfo names neither its version nor the GPUs."""
+        if self._imports is not None:
+            return
 
         def look() -> None:
             import torch
@@ -40,7 +43,8 @@ class WorkerService:
             self._devices.extend(gpus)
             self._torch_version = torch.__version__
 
-        threading.Thread(target=look, name="import-torch", daemon=True).start()
+        self._imports = threading.Thread(target=look, name="import-torch", daemon=True)
+        self._imports.start()
 
     async def get_worker_info(
         self, request: worker_pb2.GetWorkerInfoRequest, context: Any

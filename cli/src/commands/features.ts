@@ -2,7 +2,7 @@ import { Command } from '../commander.js';
 import type { Task } from '../experiment/load.js';
 import { fieldHelp } from '../gen/help.js';
 import { withExperimentOptions, withFollowOptions } from './options.js';
-import type { RunOptions } from './run-experiment.js';
+import type { RunOptions } from './start-run.js';
 
 /** The verbs below `qscope features`: each runs the task of its name. */
 const VERBS: ReadonlyArray<readonly [verb: string, task: Task, summary: string]> = [
@@ -22,8 +22,8 @@ export function build(): Command {
       .command(verb)
       .description(summary)
       .action(async (files: string[], options: RunOptions) => {
-        const { runExperiment } = await import('./run-experiment.js');
-        await runExperiment(task, files, options);
+        const { startRun } = await import('./start-run.js');
+        await startRun(task, files, options);
       });
     withFollowOptions(withExperimentOptions(child)).addHelpText(
       'after',

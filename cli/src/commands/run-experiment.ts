@@ -5,13 +5,12 @@ import { follow } from '../launch/follow.js';
 import { printJson, printLine, printNote } from '../view/output.js';
 import { chooseReporter } from '../view/reporter.js';
 import { placeFaults, placeOf } from './experiment-faults.js';
-import { type ExperimentOptions, type FollowOptions, settings } from './options.js';
-import { withWorker } from './session.js';
+import { settings } from './options.js';
+import { type EarlyStart, withWorker } from './session.js';
+import type { RunOptions } from './start-run.js';
 
-export type RunOptions = ExperimentOptions & FollowOptions;
-
-/** Starts a run of an experiment and follows it to its end, or leaves it to itself with `--detach`. */
-export async function runExperiment(verb: Task, files: string[], options: RunOptions): Promise<void> {
+/** The part of `startRun` that needs more than a few modules. */
+export async function runExperiment(verb: Task, files: string[], options: RunOptions & EarlyStart): Promise<void> {
   const { detach = false, json, quiet } = options;
   const { experiment, sourceText, locate } = await loadExperiment(files, { verb, set: settings(options) });
   await withWorker(options, async (given) => {

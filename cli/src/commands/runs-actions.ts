@@ -3,12 +3,14 @@ import { ExitCode } from '../errors.js';
 import { RunState } from '../gen/qscope/v1/run_event_pb.js';
 import { CancelMode, type Run, RunSchema } from '../gen/qscope/v1/run_pb.js';
 import { follow } from '../launch/follow.js';
+import { Interrupts } from '../launch/interrupts.js';
 import { isTerminal } from '../launch/local.js';
 import { failureLines, resumeCommand } from '../view/failure.js';
 import { columns, printJson, printLine, printNote } from '../view/output.js';
 import { chooseReporter } from '../view/reporter.js';
 import { runLines, runsTable } from '../view/runs-view.js';
 import { stateName } from '../view/summary.js';
+import { WorkerAhead } from '../worker/ahead.js';
 import type { FollowOptions, RunsOptions } from './options.js';
 import { sayDetached } from './run-experiment.js';
 import { withWorker } from './session.js';
@@ -82,7 +84,9 @@ export async function cancel(id: string, options: RunsOptions & { now?: boolean 
 
 export async function resume(id: string, options: RunsOptions & FollowOptions): Promise<void> {
   const { detach = false, json } = options;
-  await withWorker(options, async (given) => {
+  const interrupts = new Interrupts();
+  const ahead = WorkerAhead.begin({ python: options.python, signal: interrupts.signal });
+  await withWorker({ ...options, interrupts, ahead }, async (given) => {
     const { launcher } = given;
     // The events of earlier attempts were seen then; the new attempt begins behind them.
     const before = await launcher.status(id);

@@ -8,8 +8,8 @@ import { chooseSteerView } from '../view/steer-view.js';
 import { explain } from '../worker/explain.js';
 import { placeFaults } from './experiment-faults.js';
 import { settings } from './options.js';
-import { runExperiment } from './run-experiment.js';
 import { type Session, withWorker } from './session.js';
+import { startRun } from './start-run.js';
 import type { SteerOptions } from './steer.js';
 
 /** Streams an answer for `-p` and `-i`; runs the files otherwise. */
@@ -22,7 +22,7 @@ export async function steer(files: string[], options: SteerOptions): Promise<voi
         exitCode: ExitCode.usage,
       });
     }
-    await runExperiment('steer', files, { ...options, set });
+    await startRun('steer', files, { ...options, set });
     return;
   }
   if (options.interactive && !canPrompt()) {

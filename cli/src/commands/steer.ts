@@ -1,7 +1,7 @@
 import { Command, Option } from '../commander.js';
 import { fieldHelp } from '../gen/help.js';
 import { withExperimentOptions, withFollowOptions } from './options.js';
-import type { RunOptions } from './run-experiment.js';
+import type { RunOptions } from './start-run.js';
 
 /** Short forms of fields of the experiment; each is the same as a `--set`. */
 export interface SteerOptions extends RunOptions {

@@ -1,12 +1,12 @@
 import { Command } from '../commander.js';
 import { fieldHelp } from '../gen/help.js';
 import { withExperimentOptions, withFollowOptions } from './options.js';
-import type { RunOptions } from './run-experiment.js';
+import type { RunOptions } from './start-run.js';
 
 export function build(): Command {
   const command = new Command('train-sae').action(async (files: string[], options: RunOptions) => {
-    const { runExperiment } = await import('./run-experiment.js');
-    await runExperiment('train_sae', files, options);
+    const { startRun } = await import('./start-run.js');
+    await startRun('train_sae', files, options);
   });
   return withFollowOptions(withExperimentOptions(command)).addHelpText(
     'after',

@@ -25,7 +25,7 @@ export async function backgroundWorker(): Promise<BackgroundWorker | undefined> 
 export async function startBackground(python?: string): Promise<{ record: WorkerRecord; isNew: boolean }> {
   const known = readRecord();
   if (known) return { record: known, isNew: false };
-  const started = await startWorker({ python: findPython(python), owned: false });
+  const started = await startWorker({ python: findPython(python), owned: false, spare: true });
   const { socket, log, path } = started.folder;
   const { pid, protocol_version } = started.ready;
   const record = { socket, log, folder: path, pid, startTime: startTime(pid) ?? '', python: started.python.path };

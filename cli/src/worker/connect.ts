@@ -4,6 +4,7 @@ import { ExitCode, UserError } from '../errors.js';
 import { InferenceService } from '../gen/qscope/v1/inference_pb.js';
 import { RunService } from '../gen/qscope/v1/run_pb.js';
 import { type GetWorkerInfoResponse, WorkerService } from '../gen/qscope/v1/worker_pb.js';
+import type { WorkerAhead } from './ahead.js';
 import { openChannel } from './channel.js';
 import { type Client, createClient } from './client.js';
 import { findPython } from './python.js';
@@ -21,6 +22,8 @@ const TRIES = 3;
 export interface ConnectOptions {
   /** Value of `--python`. A running worker of another Python is then left alone. */
   python?: string | undefined;
+  /** A worker begun earlier, taken where otherwise one would be started. */
+  ahead?: WorkerAhead | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -124,8 +127,8 @@ async function attach({ python }: ConnectOptions): Promise<Connection | undefine
   return refuseOtherProtocol(connection, info.protocolVersion, record);
 }
 
-async function start({ python, signal }: ConnectOptions): Promise<Connection> {
-  const owned = await startWorker({ python: findPython(python), owned: true, signal });
+async function start({ python, ahead, signal }: ConnectOptions): Promise<Connection> {
+  const owned = await (ahead?.take() ?? startWorker({ python: findPython(python), owned: true, signal }));
   try {
     const connection = connectTo(owned.folder.socket, owned.folder.log);
     return refuseOtherProtocol({ ...connection, owned }, owned.ready.protocol_version);

@@ -1,4 +1,5 @@
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXPERIMENT, Sandbox } from '../support/cli.js';
 
@@ -56,6 +57,17 @@ describe('the exit code is the end of the run', () => {
     expect(stderr).toContain('--set:1:21 train_sae.layers[1]: The model has 6 layers.');
     expect(code).toBe(65);
   });
+});
+
+test('an experiment that is refused leaves neither the worker that was on its way nor its folder', async () => {
+  const { code, stderr } = await sandbox.run([...train('short'), '--set', 'train_sae.sae.k=0', '--set', 'sead=1']);
+  expect(code).toBe(65);
+  expect(stderr).toContain('sead');
+  expect(sandbox.workers()).toEqual([]);
+  expect(readdirSync(join(sandbox.folder, 'qscope'))).toEqual([]);
+  // The experiment's faults come first, whatever ails the installation.
+  const without = await sandbox.run([...train('short'), '--set', 'sead=1'], { QSCOPE_PYTHON: '/no/such/python' });
+  expect(without.code).toBe(65);
 });
 
 describe('signals', () => {

@@ -32,6 +32,7 @@ const { values } = parseArgs({
     socket: { type: 'string' },
     'ready-fd': { type: 'string' },
     owned: { type: 'boolean' },
+    spare: { type: 'boolean' },
   },
 });
 
