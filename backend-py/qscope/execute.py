@@ -87,7 +87,8 @@ def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.
     Args:
         folder: a run folder; a run that ended before goes on from its newest checkpoint.
         recipes: task name of the experiment to ``module:function``; left out, the program's own table.
-        imports: a thread that is importing libraries; nothing else is imported while it works.
+        imports: a thread that is importing libraries; nothing else is imported while it works, and a stop does not
+            wait for it.
     """
     stop = StopRequest()
     stop.install()
@@ -106,8 +107,8 @@ def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.
                 run.record_process(ProcessRecord.of(os.getpid(), journal.last_sequence))
                 message = "started" if journal.last_sequence == 0 else "resumed"
                 journal.append(state_changed=StateChanged(state=RUN_STATE_RUNNING, message=message))
-                if imports is not None:
-                    imports.join()
+                while imports is not None and imports.is_alive() and not stop.requested:
+                    imports.join(0.05)
                 ending, code = _attempt(run, journal, stop, recipes)
                 if ending.HasField("failure"):
                     failure = ending.failure
@@ -143,6 +144,8 @@ def _attempt(
         return StateChanged(state=state, message=message + reason), EXIT_STOPPED
 
     try:
+        if stop.requested:
+            return stopped("stopped before the first step")
         experiment = run.experiment
         for field, text in violations(experiment):
             return failed(
@@ -152,8 +155,6 @@ def _attempt(
                 reason="EXPERIMENT_INVALID",
                 field=field,
             )
-        if stop.requested:
-            return stopped("stopped before the first step")
         _use_threads(experiment.compute.threads)
         recipe = _find_recipe(experiment.WhichOneof("task"), recipes)
         context = RunContext(run, journal, lambda: stop.requested)

@@ -96,7 +96,7 @@ def test_a_run_with_threads_of_its_own_starts_from_nothing(start_worker, experim
 
 
 def test_a_stop_that_comes_during_its_imports_is_heard(start_worker, usual, tmp_path):
-    (tmp_path / "transformers.py").write_text("import time; time.sleep(4)\n")
+    (tmp_path / "transformers.py").write_text("import time; time.sleep(600)\n")
     path = os.pathsep.join([str(tmp_path), _INJECTED])
     worker = start_worker("--owned", "--spare", environment={"PYTHONPATH": path})
     run = worker.start(usual("waiting"))

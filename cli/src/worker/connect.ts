@@ -10,7 +10,7 @@ import { type Client, createClient } from './client.js';
 import { findPython } from './python.js';
 import { readRecord, type WorkerRecord } from './record.js';
 import { RpcError } from './rpc-error.js';
-import { type StartedWorker, startWorker } from './start.js';
+import { interrupted, type StartedWorker, startWorker } from './start.js';
 
 /** Major version of the contract that this program speaks. */
 export const PROTOCOL_MAJOR = '1';
@@ -130,6 +130,8 @@ async function attach({ python }: ConnectOptions): Promise<Connection | undefine
 async function start({ python, ahead, signal }: ConnectOptions): Promise<Connection> {
   const owned = await (ahead?.take() ?? startWorker({ python: findPython(python), owned: true, signal }));
   try {
+    // One that was begun ahead may have been ready before anyone asked.
+    if (signal?.aborted) throw interrupted();
     const connection = connectTo(owned.folder.socket, owned.folder.log);
     return refuseOtherProtocol({ ...connection, owned }, owned.ready.protocol_version);
   } catch (error) {

@@ -100,8 +100,7 @@ async function firstOf(child: ChildProcess, readyMs: number, signal: AbortSignal
     throw new Error(`was not ready after ${readyMs / 1000} s`);
   });
   const aborted = new Promise<never>((_, reject) => {
-    const leave = () =>
-      reject(new UserError('Interrupted before the worker was ready.', { exitCode: ExitCode.interrupted }));
+    const leave = () => reject(interrupted());
     if (signal?.aborted) leave();
     signal?.addEventListener('abort', leave, { once: true, ...until });
   });
@@ -114,6 +113,11 @@ async function firstOf(child: ChildProcess, readyMs: number, signal: AbortSignal
     lines.close();
     pipe.destroy();
   }
+}
+
+/** What a command that is interrupted before its work began ends with. */
+export function interrupted(): UserError {
+  return new UserError('Interrupted before the worker was ready.', { exitCode: ExitCode.interrupted });
 }
 
 function parse(text: string): ReadyLine {
