@@ -1,4 +1,4 @@
-"""What the user can mend: one sentence, a remedy, and the field of the experiment at fault."""
+"""What the user can mend: one sentence, a remedy, and the field of the experiment at fault; and being stopped."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".rstrip()
+
+
+class Stopped(Exception):
+    """Asked to stop in the middle of work: no fault. The recipe turns it into the end of its run."""

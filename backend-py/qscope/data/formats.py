@@ -54,7 +54,7 @@ def values_of(row: object, columns: Sequence[Column], place: str) -> tuple[str, 
         place: ``file:line`` for errors.
     """
     if not isinstance(row, dict):
-        raise _bad(place, f"holds {_kind(row)}, not an object with named columns")
+        raise _bad(place, f"holds {kind_of(row)}, not an object with named columns")
     return tuple(_value(row, column, place, scalar=index > 0) for index, column in enumerate(columns))
 
 
@@ -68,16 +68,21 @@ def _value(row: dict, column: Column, place: str, *, scalar: bool) -> str:
         return json.dumps(value)
     if not isinstance(value, str):
         raise UserError(
-            f"{place}: column '{column.name}' holds {_kind(value)}, not text.",
+            f"{place}: column '{column.name}' holds {kind_of(value)}, not text.",
             remedy=f"Name another column in '{column.field.rpartition('.')[2]}'.",
             reason="TEXT_FIELD_NOT_TEXT",
             field=column.field,
         )
+    return whole_characters(value)
+
+
+def whole_characters(text: str) -> str:
+    """Text with lone surrogates, legal in JSON escapes but in no UTF-8 text, as U+FFFD."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def missing_column(place: str, column: Column, names: list[str]) -> UserError:
@@ -100,7 +105,7 @@ def _bad(place: str, why: str) -> UserError:
 _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", str: "a string"}
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     return "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
@@ -122,12 +127,12 @@ def _jsonl(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tup
 
 
 def _json(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
-    for number, (line, value) in enumerate(_json_values(file)):
+    for number, (line, value) in enumerate(json_values(file)):
         if number >= skip:
             yield values_of(value, columns, f"{file.label}:{line}")
 
 
-def _json_values(file: TextFile) -> Iterator[tuple[int, object]]:
+def json_values(file: TextFile) -> Iterator[tuple[int, object]]:
     """Values of one top-level array, or of concatenated top-level values, each with its line."""
     decoder = json.JSONDecoder()
     source = characters(file)
@@ -256,11 +261,11 @@ def _parquet_rows(file: TextFile, columns: Sequence[Column], skip: int) -> Itera
 def _txt(file: TextFile, columns: Sequence[Column], skip: int) -> Iterator[tuple[str, ...]]:
     if len(columns) > 1:
         raise missing_column(file.label, columns[1], [])
-    for text in itertools.islice(_paragraphs(file), skip, None):
+    for text in itertools.islice(paragraphs(file), skip, None):
         yield (text,)
 
 
-def _paragraphs(file: TextFile) -> Iterator[str]:
+def paragraphs(file: TextFile) -> Iterator[str]:
     """Documents of a text file: blank lines separate them, and long ones are cut at white space."""
     buffer = ""
     for block in characters(file):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,14 +20,23 @@ class Document(NamedTuple):
     label: str
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 class TextReader(Protocol):
     """A source of documents in a fixed order.
 
     A state is small, fits JSON, and names the next document; a reader that loads it goes on exactly there.
     """
 
-    def read_document(self) -> Document | None:
-        """The next document that the source's ``where`` lets through, or None at the end of the pass."""
+    def read_document(self, should_stop: Callable[[], bool] = never) -> Document | None:
+        """The next document that the source's ``where`` lets through, or None at the end of the pass.
+
+        ``should_stop`` is asked for every row that it does not let through; once it says so, the answer is None and
+        the reader's state is good for nothing but the end of a run.
+        """
         ...
 
     def read(self) -> str | None:
@@ -68,7 +77,7 @@ class FileReader(TextReader):
         }
         self.load_state({"file": 0, "row": 0})
 
-    def read_document(self) -> Document | None:
+    def read_document(self, should_stop: Callable[[], bool] = never) -> Document | None:
         while self._file < len(self._files):
             if self._rows is None:
                 self._rows = rows(self._files[self._file], self._selection.columns, self._row)
@@ -76,6 +85,8 @@ class FileReader(TextReader):
                 self._row += 1
                 if self._selection.keeps(values):
                     return Document(values[0], self._selection.label(values))
+                if should_stop():
+                    return None
             self._rows, self._file, self._row = None, self._file + 1, 0
         return None
 
@@ -107,12 +118,14 @@ class DatasetReader(TextReader):
         self._start = dataset.state_dict()
         self.load_state({"row": 0, "dataset": self._start})
 
-    def read_document(self) -> Document | None:
+    def read_document(self, should_stop: Callable[[], bool] = never) -> Document | None:
         while (row := self._next_row()) is not None:
             self._row += 1
             values = values_of(row, self._selection.columns, f"{self._name['source']}: row {self._row}")
             if self._selection.keeps(values):
                 return Document(values[0], self._selection.label(values))
+            if should_stop():
+                return None
         return None
 
     def _next_row(self) -> Any:
@@ -163,11 +176,11 @@ class ShuffledReader(TextReader):
         self._pass = 0
         self._open_window(0)
 
-    def read_document(self) -> Document | None:
+    def read_document(self, should_stop: Callable[[], bool] = never) -> Document | None:
         if self._next == len(self._held):
             if self._held:
                 self._open_window(self._number + 1)
-            self._fill()
+            self._fill(should_stop)
             if not self._held:
                 return None
         self._next += 1
@@ -197,9 +210,9 @@ class ShuffledReader(TextReader):
         self._held: list[Document] = []
         self._next = 0
 
-    def _fill(self) -> None:
+    def _fill(self, should_stop: Callable[[], bool] = never) -> None:
         held: list[Document] = []
-        while len(held) < self._window and (document := self._reader.read_document()) is not None:
+        while len(held) < self._window and (document := self._reader.read_document(should_stop)) is not None:
             held.append(document)
         order = np.random.default_rng((self._seed, self._pass, self._number)).permutation(len(held))
         self._held = [held[i] for i in order]

@@ -4,12 +4,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qscope.data.formats import Column
 from qscope.errors import UserError
 
 _WHERE = re.compile(r"(?P<name>[^=!]+?)\s*(?P<no>!?)=\s*(?P<value>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``column=value``, or ``column!=value`` where ``equal`` is false."""
+
+    column: str
+    equal: bool
+    value: str
+
+    @classmethod
+    def parse(cls, text: str, *, at: str) -> Condition:
+        """Reads a condition.
+
+        Args:
+            text: the condition.
+            at: its experiment field, for errors.
+
+        Raises:
+            UserError: it has another form (WHERE_MALFORMED).
+        """
+        match = _WHERE.fullmatch(text.strip())
+        if match is None:
+            raise UserError(
+                f"where: {text!r} is no condition.",
+                remedy="Write column=value or column!=value.",
+                reason="WHERE_MALFORMED",
+                field=at,
+            )
+        return cls(match["name"], not match["no"], match["value"])
+
+    def holds(self, value: str) -> bool:
+        """Whether a row with this value in the column is wanted."""
+        return (value == self.value) == self.equal
 
 
 class Selection:
@@ -29,18 +64,11 @@ class Selection:
     def __init__(self, column: str, at: str, *, where: str = "", label: str = "", label_field: str = "") -> None:
         self.at, self._where = at, where
         self.columns = [Column(column, f"{at}.field")]
-        self._filter: tuple[int, bool, str] | None = None
+        self._filter: tuple[int, Condition] | None = None
         self._label: int | None = None
         if where:
-            match = _WHERE.fullmatch(where.strip())
-            if match is None:
-                raise UserError(
-                    f"where: {where!r} is no condition.",
-                    remedy="Write column=value or column!=value.",
-                    reason="WHERE_MALFORMED",
-                    field=f"{at}.where",
-                )
-            self._filter = (self._index(match["name"], f"{at}.where"), not match["no"], match["value"])
+            condition = Condition.parse(where, at=f"{at}.where")
+            self._filter = (self._index(condition.column, f"{at}.where"), condition)
         if label:
             self._label = self._index(label, label_field)
 
@@ -53,8 +81,8 @@ class Selection:
         """Whether a row with these values, in the order of ``columns``, is wanted."""
         if self._filter is None:
             return True
-        index, equal, value = self._filter
-        return (values[index] == value) == equal
+        index, condition = self._filter
+        return condition.holds(values[index])
 
     def label(self, values: Sequence[str]) -> str:
         """The label of a row with these values."""

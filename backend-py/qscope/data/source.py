@@ -16,6 +16,8 @@ from qscope.v1.text_pb2 import TextSource
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _GLOB = re.compile(r"[*?\[]")
 HUB_TIMEOUT_SECONDS = 10.0
+#: Texts that come with the program.
+EMBEDDED = ("embedded", "embedded-heldout")
 
 
 def open_text(
@@ -36,8 +38,7 @@ def open_text(
     Raises:
         UserError: nothing readable is there, or the hub cannot be reached or does not know the dataset.
     """
-    embedded = source.source in ("embedded", "embedded-heldout")
-    column = "text" if embedded else source.field or "text"
+    column = "text" if source.source in EMBEDDED else source.field or "text"
     selection = Selection(column, at, where=source.where, label=label, label_field=label_field)
     reader = _reader(source, selection)
     return ShuffledReader(reader, source.shuffle_documents, seed) if source.shuffle_documents > 1 else reader
@@ -45,14 +46,18 @@ def open_text(
 
 def _reader(source: TextSource, selection: Selection) -> TextReader:
     name, at = source.source, selection.at
-    if name in ("embedded", "embedded-heldout"):
-        from qscope import embedded
-
-        path = embedded.train_text_path() if name == "embedded" else embedded.heldout_text_path()
-        return FileReader(name, find_files(str(path), f"{at}.source"), selection)
+    if name in EMBEDDED:
+        return FileReader(name, find_files(embedded_path(name), f"{at}.source"), selection)
     if Path(name).expanduser().exists() or _GLOB.search(name) or _looks_like_path(name):
         return FileReader(name, find_files(name, f"{at}.source"), selection)
     return _hub_reader(source, selection)
+
+
+def embedded_path(name: str) -> str:
+    """File of a text that comes with the program, one of EMBEDDED."""
+    from qscope import embedded
+
+    return str(embedded.train_text_path() if name == "embedded" else embedded.heldout_text_path())
 
 
 def _looks_like_path(name: str) -> bool:

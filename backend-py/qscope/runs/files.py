@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 
 def fsync_folder(folder: Path) -> None:
@@ -38,9 +42,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` by `value` as indented JSON, in one step."""
+    """Replaces `path` by `value` as indented JSON, in one step; see :func:`plain` for what JSON cannot hold."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: arrays and tuples as lists, NaN and the infinities, which JSON does not know, as
+    null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # Arrays and numbers of numpy, without an import of it here.
+    return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def write_message(path: Path, message: Message) -> None:
+    """Replaces `path` by a message in protobuf's JSON form, in one step.
+
+    Every field stands there by its name in the contract, also those that are false, zero or empty: a result says what
+    was off, too.
+    """
+    text = json_format.MessageToJson(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
