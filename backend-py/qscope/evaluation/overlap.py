@@ -1,0 +1,111 @@
+"""How much benchmarks share, by the features their items activate (Qwen-Scope, section 4.2), and how much of that is
+chance: in a small SAE two benchmarks that light most of it overlap whatever they ask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qscope.evaluation.footprints import Footprints
+
+_NEWTON_STEPS = 100
+_LEAST_ROOM = 0.05
+
+
+def shared_features(benchmarks: Sequence[Footprints]) -> np.ndarray:
+    """|F_i n F_j| for every pair, int64; the diagonal holds |F_i|."""
+    count = len(benchmarks)
+    shared = np.zeros((count, count), dtype=np.int64)
+    for i, one in enumerate(benchmarks):
+        shared[i, i] = len(one.features_U)
+        for j in range(i):
+            both = np.intersect1d(one.features_U, benchmarks[j].features_U, assume_unique=True)
+            shared[i, j] = shared[j, i] = len(both)
+    return shared
+
+
+def overlap(shared: np.ndarray) -> np.ndarray:
+    """overlap[i, j] = |F_i n F_j| / |F_i|: how much of benchmark i is covered by j; NaN where F_i is empty."""
+    size = np.diag(shared).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return shared / size[:, None]
+
+
+def overlap_min(shared: np.ndarray) -> np.ndarray:
+    """|F_i n F_j| / min(|F_i|, |F_j|); symmetric, NaN where either is empty."""
+    size = np.diag(shared).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return shared / np.minimum(size[:, None], size[None, :])
+
+
+class ChanceOverlap:
+    """Overlap expected of benchmarks that have nothing to do with each other.
+
+    To be covered by chance, benchmark i meets not j but as many features as j has, as they come in the rest of the
+    suite: items drawn at random from all other benchmarks (each benchmark as likely as the next), until they activate
+    |F_j| features on average. With p_f the share of items that activate feature f, mean over the benchmarks other than
+    i and j, and t the number of items,
+
+        |F_j|        = sum over all f of 1 - (1 - p_f)^t
+        chance[i, j] = mean over F_i of 1 - (1 - p_f)^t
+
+    Args:
+        benchmarks: the footprints of the suite.
+    """
+
+    def __init__(self, benchmarks: Sequence[Footprints]) -> None:
+        features_U = np.unique(np.concatenate([part.features_U for part in benchmarks]))
+        self._rate_BU = np.zeros((len(benchmarks), len(features_U)))
+        for rate_U, part in zip(self._rate_BU, benchmarks, strict=True):
+            rate_U[np.searchsorted(features_U, part.features_U)] = part.count_U / part.items
+        self._total_U = self._rate_BU.sum(0)
+        #: The last number of items found for each j, where the next search begins.
+        self._items_B = np.zeros(len(benchmarks))
+
+    def of(self, i: int, j: int, rest: Sequence[int] | None = None) -> float:
+        """chance[i, j]; NaN where there is no third benchmark, or nothing in i or j.
+
+        Args:
+            i, j: places of the two benchmarks.
+            rest: places of those that stand for the rest of the suite, neither i nor j; None takes all.
+        """
+        others = len(self._rate_BU) - 2 if rest is None else len(rest)
+        mine_U, size = self._rate_BU[i] > 0, int((self._rate_BU[j] > 0).sum())
+        if others < 1 or not size or not mine_U.any():
+            return math.nan
+        total_U = (
+            self._total_U - self._rate_BU[i] - self._rate_BU[j] if rest is None else self._rate_BU[list(rest)].sum(0)
+        )
+        rest_U = total_U / others
+        # What remains of a sum taken away again.
+        there_U = rest_U > 1e-12
+        if there_U.sum() <= size:
+            return float(there_U[mine_U].mean())
+        log_U = np.log1p(-np.where(there_U, np.minimum(rest_U, 1 - 1e-12), 0.0))
+        # The expected number of features is concave in t, so Newton's steps come from below and never pass the root.
+        t = self._items_B[j]
+        for _ in range(_NEWTON_STEPS):
+            absent_U = np.exp(t * log_U)
+            short = size - (1 - absent_U).sum()
+            if abs(short) < 1e-6 * size:
+                break
+            t = max(0.0, t + short / -(log_U * absent_U).sum())
+        self._items_B[j] = t
+        return float((1 - np.exp(t * log_U[mine_U])).mean())
+
+    def matrix(self) -> np.ndarray:
+        """chance[i, j] of every pair; NaN on the diagonal."""
+        count = len(self._rate_BU)
+        # By columns: the search for t begins where that of the same j ended.
+        columns = [[self.of(i, j) if i != j else math.nan for i in range(count)] for j in range(count)]
+        return np.array(columns).T
+
+
+def excess(overlap: np.ndarray | float, chance: np.ndarray | float) -> np.ndarray | float:
+    """(overlap - chance) / (1 - chance): 1 is all that could be shared beyond chance, 0 what chance gives.
+
+    Where chance gives nearly everything, nothing can be told: 1 - chance counts as _LEAST_ROOM at least.
+    """
+    return (overlap - chance) / np.maximum(1 - chance, _LEAST_ROOM)

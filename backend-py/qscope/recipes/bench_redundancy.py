@@ -1,0 +1,376 @@
+"""``qscope bench-redundancy``: what benchmarks ask for, seen from the features of their items' last tokens."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qscope import __version__
+from qscope.errors import UserError
+from qscope.evaluation.footprints import Footprints
+from qscope.evaluation.items import Benchmark, benchmark_of
+from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
+from qscope.evaluation.scores import Panel, panel_measures, read_panel
+from qscope.evaluation.suite import Advice, BenchmarkMeasure, Ending, Overlaps, advise, measure, overlaps, stability
+from qscope.features.encoders import model_record, sae_record
+from qscope.features.extract import extract
+from qscope.features.shards import Extract
+from qscope.recipes.admission import admit
+from qscope.recipes.feature_parts import Opened, as_json, open_model
+from qscope.recipes.panel_report import panel_lines, panel_sections
+from qscope.recipes.redundancy_report import redundancy_report, suite_lines
+from qscope.runs import RunContext
+from qscope.runs.files import plain, replacing, write_json
+from qscope.runs.versions import versions
+from qscope.v1.redundancy_pb2 import BenchRedundancy
+
+AT = "bench_redundancy"
+_DRAWS = 20
+#: Standard errors between the closed form and random orders of the items beyond which one of them is wrong.
+_GAP_LIMIT = 5
+#: Columns of benchmarks.csv, before those of the subsets.
+_COLUMNS = (
+    "benchmark",
+    "items",
+    "features",
+    "features_per_item",
+    "items_without_token",
+    "items_not_finite",
+    "silent_items",
+    "auc",
+    "r_hat",
+    "twins",
+    "drawn_gap",
+    "elsewhere",
+    "ending",
+    "ending_share",
+    "prompts_cut",
+    "rows_left_out",
+    "advice",
+    "reason",
+)
+#: Characters of a prompt shown before the run begins.
+_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Items:
+    """What became of a benchmark's items.
+
+    Attributes:
+        cut: prompts that lost their beginning.
+        without_token: prompts without a token.
+        not_finite: items at whose last token some layer is infinite or undefined.
+        ending: the token most of them end in.
+    """
+
+    cut: int
+    without_token: int
+    not_finite: int
+    ending: Ending
+
+    def silent(self, measured: BenchmarkMeasure) -> int:
+        """Items that were read and activate no feature."""
+        return measured.silent - self.without_token - self.not_finite
+
+
+def run(context: RunContext) -> None:
+    """Reads every benchmark, runs its items once, and measures; a resumed run goes on after the last whole shard."""
+    admit(context)
+    task: BenchRedundancy = context.experiment.bench_redundancy
+    benchmarks = [_read(context, task, index) for index in range(len(task.benchmarks))]
+    panel = _panel(context, task, benchmarks)
+    opened = open_model(context, task, at=AT)
+    layers = list(opened.saes)
+    main = (_main_layer(task, layers), task.rules[0].name)
+    rules = [Rule(rule.name, rule.top, rule.share) for rule in task.rules]
+    suites: dict[tuple[int, str], dict[str, Footprints]] = {
+        (layer, rule.name): {} for layer in layers for rule in rules
+    }
+    items: dict[str, Items] = {}
+    for benchmark in benchmarks:
+        footprints_by_key, items[benchmark.name] = _run_items(context, task, opened, benchmark, layers, rules)
+        for key, footprints in footprints_by_key.items():
+            suites[key][benchmark.name] = footprints
+    suite = suites[main]
+    context.info("measuring")
+    measures = [
+        measure(
+            name,
+            footprints,
+            subsets=list(task.subsets),
+            draws=task.draws,
+            seed=context.seed_for(f"benchmark/{name}"),
+        )
+        for name, footprints in suite.items()
+    ]
+    for measured in measures:
+        for warning in warnings_of(measured, items[measured.name]):
+            context.warning(warning)
+    shared = overlaps(suite)
+    advice = advise(
+        measures,
+        shared,
+        [other for key, other in suites.items() if key != main],
+        {name: of.ending for name, of in items.items()},
+    )
+    stable = stability(suites, main, draws=_DRAWS, seed=context.seed_for("halves"))
+    _write(context, task, opened, benchmarks, measures, shared, advice, items=items, main=main)
+    write_json(context.artifacts / "stability.json", {"layer": main[0], "rule": main[1], **asdict(stable)})
+    context.artifact(context.artifacts / "stability.json", kind="stability", description="other layers, rules, halves")
+    on_panel = None
+    if panel is not None:
+        on_panel = panel_measures(
+            panel,
+            suite,
+            measures,
+            shared,
+            tide=task.panel.tide,
+            draws=task.panel.draws,
+            seed=context.seed_for("panel"),
+        )
+        write_json(
+            context.artifacts / "panel.json",
+            {"benchmarks": list(suite), "model_names": panel.models, **asdict(on_panel)},
+        )
+        context.artifact(context.artifacts / "panel.json", kind="summary", description=f"{on_panel.models} models")
+    endings_by_name = {name: of.ending for name, of in items.items()}
+    report = redundancy_report(context.experiment.name, suite, measures, shared, advice, stable, endings_by_name, main)
+    if on_panel is not None:
+        report.sections.extend(panel_sections(on_panel, measures))
+    context.report(report)
+    context.info("\n".join(suite_lines(measures, advice, main)))
+    if on_panel is not None:
+        context.info("\n".join(panel_lines(on_panel)))
+
+
+def warnings_of(measured: BenchmarkMeasure, items: Items) -> list[str]:
+    """What to know before believing a benchmark's numbers."""
+    of_all = f"of {measured.items:,} items"
+    silent = items.silent(measured)
+    found = []
+    if items.without_token:
+        found.append(f"{measured.name}: {items.without_token:,} {of_all} have no token.")
+    if items.not_finite:
+        found.append(f"{measured.name}: at {items.not_finite:,} {of_all} the model is infinite or undefined.")
+    if silent:
+        found.append(f"{measured.name}: {silent:,} {of_all} activate no feature.")
+    if measured.drawn_gap > _GAP_LIMIT:
+        found.append(
+            f"{measured.name}: the exact AUC lies {measured.drawn_gap:.1f} standard errors from that of random orders "
+            "of the items; one of them is wrong, please report it."
+        )
+    return found
+
+
+def _read(context: RunContext, task: BenchRedundancy, index: int) -> Benchmark:
+    benchmark = benchmark_of(task, index, AT)
+    first = benchmark.items[0].prompt
+    shown = first if len(first) <= _SHOWN else f"{first[:_SHOWN]} ..."
+    context.info(f"{benchmark.name}: {len(benchmark.items):,} items, prompt {benchmark.template}, the first:\n{shown}")
+    if benchmark.faults:
+        fault = benchmark.faults[0]
+        context.warning(
+            f"{benchmark.name}: {len(benchmark.faults):,} rows left out, listed in artifacts/faults.csv; "
+            f"the first: {fault.place}: {fault.why}."
+        )
+    return benchmark
+
+
+def _panel(context: RunContext, task: BenchRedundancy, benchmarks: Sequence[Benchmark]) -> Panel | None:
+    if not task.panel.source:
+        return None
+    names = [benchmark.name for benchmark in benchmarks]
+    if task.panel.tide and task.panel.tide not in names:
+        raise UserError(
+            f"The tide '{task.panel.tide}' is none of the benchmarks.",
+            remedy=f"Benchmarks are {', '.join(names[:20])}.",
+            reason="BENCHMARK_UNKNOWN",
+            field=f"{AT}.panel.tide",
+        )
+    panel = read_panel(task.panel.source, benchmarks, at=f"{AT}.panel.source")
+    if panel.unknown:
+        named = ", ".join(f"{name} ({count:,})" for name, count in list(panel.unknown.items())[:12])
+        context.warning(
+            f"{sum(panel.unknown.values()):,} scores are of benchmarks that are not measured here, by name: {named}"
+        )
+    if panel.unmatched:
+        context.warning(f"{panel.unmatched:,} scores are of items that are not measured here: left out, or not there.")
+    return panel
+
+
+def _main_layer(task: BenchRedundancy, layers: Sequence[int]) -> int:
+    if not task.HasField("layer"):
+        return layers[2 * len(layers) // 3]
+    if task.layer not in layers:
+        raise UserError(
+            f"Layer {task.layer} is not among those looked at.",
+            remedy=f"Layers are {', '.join(map(str, layers))}.",
+            reason="SAE_LAYER_MISSING",
+            field=f"{AT}.layer",
+        )
+    return task.layer
+
+
+def _run_items(
+    context: RunContext,
+    task: BenchRedundancy,
+    opened: Opened,
+    benchmark: Benchmark,
+    layers: Sequence[int],
+    rules: Sequence[Rule],
+) -> tuple[dict[tuple[int, str], Footprints], Items]:
+    reader = ItemReader(
+        benchmark,
+        opened.loaded.tokenizer,
+        context=task.context,
+        rendering=task.rendering,
+        rendering_at=f"{AT}.rendering",
+    )
+    folder = context.artifacts / "activations" / benchmark.name
+    total = len(benchmark.items)
+    manifest = extract(
+        opened.loaded,
+        opened.saes,
+        reader,
+        folder,
+        identity={
+            "model": as_json(model_record(opened.loaded.facts)),
+            "saes": [as_json(sae_record(sae)) for sae in opened.saes.values()],
+            "text": reader.identity(),
+            "context": task.context,
+            "rendering": as_json(task.rendering),
+        },
+        facts={"versions": versions()},
+        documents=0,
+        shard_documents=task.shard_items,
+        layout="safetensors",
+        batch_tokens=task.model_batch_tokens,
+        on_progress=lambda done: context.progress(benchmark.name, done, total, "items"),
+        should_stop=lambda: context.stop_requested,
+    )
+    if manifest is None:
+        context.stop(0)
+    if reader.cut:
+        context.warning(f"{benchmark.name}: {reader.cut:,} prompts lost their beginning to {AT}.context.")
+    whole = Extract(folder)
+    items = Items(reader.cut, reader.empty, manifest["tokens_not_finite"], _ending(whole, opened.loaded.tokenizer))
+    return footprints_of(whole, layers, rules), items
+
+
+def _ending(whole: Extract, tokenizer: Any) -> Ending:
+    ids, counts = np.unique(endings(whole), return_counts=True)
+    return Ending(tokenizer.decode([int(ids[counts.argmax()])]), float(counts.max() / counts.sum()))
+
+
+def _write(
+    context: RunContext,
+    task: BenchRedundancy,
+    opened: Opened,
+    benchmarks: Sequence[Benchmark],
+    measures: Sequence[BenchmarkMeasure],
+    shared: Overlaps,
+    advice: Sequence[Advice],
+    *,
+    items: Mapping[str, Items],
+    main: tuple[int, str],
+) -> None:
+    rows = [
+        {
+            "benchmark": measured.name,
+            "items": measured.items,
+            "features": measured.features,
+            "features_per_item": measured.per_item,
+            "items_without_token": items[measured.name].without_token,
+            "items_not_finite": items[measured.name].not_finite,
+            "silent_items": items[measured.name].silent(measured),
+            "auc": measured.auc,
+            "r_hat": measured.r_hat,
+            "twins": measured.twins,
+            "drawn_gap": measured.drawn_gap,
+            "elsewhere": float(shared.elsewhere[index]),
+            "ending": items[measured.name].ending.text,
+            "ending_share": items[measured.name].ending.share,
+            "prompts_cut": items[measured.name].cut,
+            "rows_left_out": len(benchmarks[index].faults),
+            "advice": advice[index].verdict,
+            "reason": advice[index].reason,
+            **{f"covered_by_{part.share:g}": part.covered for part in measured.subsets},
+        }
+        for index, measured in enumerate(measures)
+    ]
+    folder = context.artifacts
+    write_table(folder / "benchmarks.csv", [*_COLUMNS, *(f"covered_by_{share:g}" for share in task.subsets)], rows)
+    write_table(
+        folder / "overlap.csv",
+        ("benchmark", "with", "overlap", "overlap_by_chance", "excess", "overlap_min"),
+        (
+            {
+                "benchmark": one,
+                "with": other,
+                "overlap": float(shared.directed[i, j]),
+                "overlap_by_chance": float(shared.chance[i, j]),
+                "excess": float(shared.excess[i, j]),
+                "overlap_min": float(shared.smaller[i, j]),
+            }
+            for i, one in enumerate(shared.names)
+            for j, other in enumerate(shared.names)
+            if i != j
+        ),
+    )
+    write_table(
+        folder / "faults.csv",
+        ("benchmark", "place", "why"),
+        (
+            {"benchmark": benchmark.name, "place": fault.place, "why": fault.why}
+            for benchmark in benchmarks
+            for fault in benchmark.faults
+        ),
+    )
+    write_json(
+        folder / "subsets.json",
+        {
+            measured.name: [
+                {
+                    "share": part.share,
+                    "items": [benchmarks[index].items[item].number for item in part.chosen],
+                    "places": [benchmarks[index].items[item].place for item in part.chosen],
+                }
+                for part in measured.subsets
+            ]
+            for index, measured in enumerate(measures)
+        },
+    )
+    write_json(
+        folder / "redundancy.json",
+        {
+            "qscope_version": __version__,
+            "model": as_json(model_record(opened.loaded.facts)),
+            "saes": [as_json(sae_record(sae)) for sae in opened.saes.values()],
+            "layer": main[0],
+            "rule": main[1],
+            "rules": [as_json(rule) for rule in task.rules],
+            "benchmarks": rows,
+        },
+    )
+    for name, what in (
+        ("redundancy.json", f"{len(rows)} benchmarks, layer {main[0]}, rule {main[1]}"),
+        ("benchmarks.csv", "the same as a table"),
+        ("overlap.csv", "every pair"),
+        ("subsets.json", "rows of the subsets that keep most features"),
+        ("faults.csv", "rows left out"),
+    ):
+        context.artifact(folder / name, kind="summary" if name.endswith("json") else "table", description=what)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces ``path`` by a .csv with a header, also without rows; what is missing or NaN is an empty cell."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(plain(row) for row in rows)

@@ -1,0 +1,254 @@
+"""What a run of ``bench-redundancy`` tells its reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qscope.evaluation.footprints import Footprints
+from qscope.evaluation.panel import subset_sizes
+from qscope.evaluation.redundancy import coverage_curve
+from qscope.evaluation.suite import (
+    RANDOM_SUBSETS,
+    Advice,
+    Agreement,
+    BenchmarkMeasure,
+    Ending,
+    Overlaps,
+    Stability,
+)
+from qscope.v1 import report_pb2 as pb
+
+_FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)
+_COUNT = pb.NumberFormat(style=pb.NUMBER_STYLE_COUNT)
+_PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT, digits=0)
+#: Widths of the terminal's table: 80 columns in all, and two for the last column's ending.
+_NAME_WIDTH = 24
+
+
+def suite_lines(measures: Sequence[BenchmarkMeasure], advice: Sequence[Advice], main: tuple[int, str]) -> list[str]:
+    """The table for a terminal of 80 columns, most redundant first, and the advice below it."""
+    lines = [
+        f"Layer {main[0]}, rule {main[1]}. Compare the order of R-hat, not its values.",
+        f"{'benchmark':<{_NAME_WIDTH}}{'items':>8}{'features':>10}{'per item':>10}{'AUC':>7}{'R-hat':>9}  advice",
+    ]
+    verdicts = {suggested.name: suggested.verdict for suggested in advice}
+    for measured in sorted(measures, key=lambda each: -each.r_hat if not math.isnan(each.r_hat) else math.inf):
+        name = measured.name if len(measured.name) < _NAME_WIDTH else f"{measured.name[: _NAME_WIDTH - 2]}~"
+        lines.append(
+            f"{name:<{_NAME_WIDTH}}{measured.items:>8,}{measured.features:>10,}{measured.per_item:>10.1f}"
+            f"{_number(measured.auc):>7}{_number(measured.r_hat):>9}  {verdicts[measured.name]}"
+        )
+    return lines + [
+        f"{suggested.name}: {suggested.verdict}: {suggested.reason}"
+        for suggested in advice
+        if suggested.verdict != "keep"
+    ]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def redundancy_report(
+    title: str,
+    suite: Mapping[str, Footprints],
+    measures: Sequence[BenchmarkMeasure],
+    shared: Overlaps,
+    advice: Sequence[Advice],
+    stable: Stability,
+    endings: Mapping[str, Ending],
+    main: tuple[int, str],
+) -> pb.Report:
+    """The report of a run."""
+    sections = [_table(measures, shared, advice, endings), _curves(suite)]
+    if len(suite) > 1:
+        sections += [_matrix(shared), _chance(shared)] if len(suite) > 2 else [_matrix(shared)]
+        sections.append(_stability(stable, len(suite)))
+    if any(measured.subsets for measured in measures):
+        sections.append(_subsets(measures))
+    return pb.Report(
+        title=title,
+        subtitle=f"{len(suite)} benchmarks by the features at the last token of their prompts: layer {main[0]}, "
+        f"rule {main[1]}. About what is asked, not about how good a benchmark is.",
+        sections=sections,
+    )
+
+
+def _cell(value: float) -> pb.TableCell:
+    return pb.TableCell() if math.isnan(value) else pb.TableCell(number=value)
+
+
+def _table(
+    measures: Sequence[BenchmarkMeasure], shared: Overlaps, advice: Sequence[Advice], endings: Mapping[str, Ending]
+) -> pb.ReportSection:
+    columns = [
+        ("benchmark", "name of the benchmark", None),
+        ("items", "N", _COUNT),
+        ("features", "|F|: features that any item activates", _COUNT),
+        ("features per item", "mean over the items", _FIXED),
+        ("AUC", "area under the coverage curve", _FIXED),
+        ("R-hat", "AUC N / |F|: compare ranks; grows with the number of items", _FIXED),
+        ("elsewhere", "share of its features active in any other benchmark", _PERCENT),
+        ("twins", "items with exactly the features of an earlier one", _COUNT),
+        ("last token", "the most common last token of its prompts, where the features are looked at", None),
+        ("of prompts", "share of the prompts that end in it", _PERCENT),
+        ("advice", "by fixed thresholds; the number behind it", None),
+    ]
+    return pb.ReportSection(
+        heading="Benchmarks",
+        table=pb.Table(
+            caption="Exact closed forms; no sampling",
+            columns=[pb.TableColumn(name=name, description=why, format=form) for name, why, form in columns],
+            rows=[
+                pb.TableRow(
+                    cells=[
+                        pb.TableCell(text=measured.name),
+                        _cell(measured.items),
+                        _cell(measured.features),
+                        _cell(measured.per_item),
+                        _cell(measured.auc),
+                        _cell(measured.r_hat),
+                        _cell(float(shared.elsewhere[index])),
+                        _cell(measured.twins),
+                        pb.TableCell(text=repr(endings[measured.name].text)),
+                        _cell(endings[measured.name].share),
+                        pb.TableCell(text=f"{advice[index].verdict}: {advice[index].reason}"),
+                    ]
+                )
+                for index, measured in enumerate(measures)
+            ],
+        ),
+    )
+
+
+def _curves(suite: Mapping[str, Footprints]) -> pb.ReportSection:
+    series = []
+    for name, footprints in suite.items():
+        sizes = subset_sizes(footprints.items, 60)
+        series.append(pb.PlotSeries(name=name, x=sizes.tolist(), y=coverage_curve(footprints, sizes).tolist()))
+    return pb.ReportSection(
+        heading="Coverage",
+        text="Share of a benchmark's features that n of its items activate, mean over all subsets of that size. A "
+        "curve that rises at once says that few items would do.",
+        line_plot=pb.LinePlot(
+            x=pb.PlotAxis(label="items", log=True, format=_COUNT),
+            y=pb.PlotAxis(label="share of features covered", include=[0, 1], format=_PERCENT),
+            series=series,
+        ),
+    )
+
+
+def _matrix(shared: Overlaps) -> pb.ReportSection:
+    return _pairs("Overlap", "How much of the row's features the column has as well.", shared, shared.directed)
+
+
+def _chance(shared: Overlaps) -> pb.ReportSection:
+    return _pairs(
+        "Overlap by chance",
+        "How much of the row's features would be active in the column if the column were as many features as it has, "
+        "drawn as they come in the rest of the suite. What lies above it is what the two have in common.",
+        shared,
+        shared.chance,
+    )
+
+
+def _pairs(heading: str, text: str, shared: Overlaps, values_BB: np.ndarray) -> pb.ReportSection:
+    values_BB = values_BB.copy()
+    np.fill_diagonal(values_BB, math.nan)
+    return pb.ReportSection(
+        heading=heading,
+        text=text,
+        matrix=pb.Matrix(
+            row_title="features of",
+            column_title="found in",
+            row_labels=list(shared.names),
+            column_labels=list(shared.names),
+            values=values_BB.ravel().tolist(),
+            scale_title="share of the row's features",
+            low=0,
+            high=1,
+            format=_PERCENT,
+        ),
+    )
+
+
+def _stability(stable: Stability, count: int) -> pb.ReportSection:
+    halves = _spread(stable.halves, stable.halves_sd)
+    matched = _spread(stable.halves_matched, stable.halves_matched_sd)
+    return pb.ReportSection(
+        heading="Stability",
+        text=f"Spearman's correlation with the table above, over {count} benchmarks and their pairs.\n\nR-hat grows "
+        f"with the number of items, so benchmarks of different sizes keep their order whatever is measured: R-hat and "
+        f"the number of items alone correlate by {_or_unknown(stable.items)}. At equal size every benchmark stands for "
+        f"itself with {stable.matched_items} random items ({stable.draws} draws).\n\nR-hat of one random half of every "
+        f"benchmark against the other half: {halves}; with halves of equal size: {matched} (mean ± standard "
+        f"deviation over {stable.draws} draws).",
+        table=pb.Table(
+            caption="Other layers and rules",
+            columns=[
+                pb.TableColumn(name="layer", description="decoder block, from 0"),
+                pb.TableColumn(name="rule", description="which codes count as features"),
+                pb.TableColumn(name="R-hat", description="agreement of R-hat, by rank", format=_FIXED),
+                pb.TableColumn(
+                    name="R-hat at equal size", description="the same at equal numbers of items", format=_FIXED
+                ),
+                pb.TableColumn(name="overlap", description="agreement of overlap_min, by rank", format=_FIXED),
+            ],
+            rows=[_agreement(other) for other in stable.others],
+        ),
+    )
+
+
+def _agreement(other: Agreement) -> pb.TableRow:
+    return pb.TableRow(
+        cells=[
+            pb.TableCell(text=str(other.layer)),
+            pb.TableCell(text=other.rule),
+            _cell(other.r_hat),
+            _cell(other.r_hat_matched),
+            _cell(other.overlap),
+        ]
+    )
+
+
+def _or_unknown(value: float) -> str:
+    return "an unknown amount (it takes three benchmarks)" if math.isnan(value) else f"{value:.3f}"
+
+
+def _spread(mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return "unknown, it takes three benchmarks"
+    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+
+
+def _subsets(measures: Sequence[BenchmarkMeasure]) -> pb.ReportSection:
+    return pb.ReportSection(
+        heading="Subsets",
+        text="Items chosen one after the other for the features not yet covered, against random items.",
+        table=pb.Table(
+            caption=f"Share of the benchmark's features kept; random: mean of {RANDOM_SUBSETS} ± standard deviation",
+            columns=[
+                pb.TableColumn(name="benchmark", description="name of the benchmark"),
+                pb.TableColumn(name="items", description="in the subset", format=_COUNT),
+                pb.TableColumn(name="of all", description="share of the items", format=_PERCENT),
+                pb.TableColumn(name="chosen", description="features kept by the chosen items", format=_PERCENT),
+                pb.TableColumn(name="random", description="features kept by random items", format=_PERCENT),
+            ],
+            rows=[
+                pb.TableRow(
+                    cells=[
+                        pb.TableCell(text=measured.name),
+                        _cell(part.items),
+                        _cell(part.share),
+                        _cell(part.covered),
+                        pb.TableCell(number=part.random_mean, spread=part.random_sd, n=RANDOM_SUBSETS),
+                    ]
+                )
+                for measured in measures
+                for part in measured.subsets
+            ],
+        ),
+    )

@@ -1,0 +1,88 @@
+from qscope.v1.rules import validate_pb2 as _validate_pb2
+from qscope.v1 import features_pb2 as _features_pb2
+from qscope.v1 import options_pb2 as _options_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class BadRows(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BAD_ROWS_UNSPECIFIED: _ClassVar[BadRows]
+    BAD_ROWS_SKIP: _ClassVar[BadRows]
+    BAD_ROWS_REFUSE: _ClassVar[BadRows]
+BAD_ROWS_UNSPECIFIED: BadRows
+BAD_ROWS_SKIP: BadRows
+BAD_ROWS_REFUSE: BadRows
+
+class BenchmarkSource(_message.Message):
+    __slots__ = ("name", "source", "prompt", "columns", "records", "where", "limit")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    source: str
+    prompt: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    records: str
+    where: str
+    limit: int
+    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class SelectionRule(_message.Message):
+    __slots__ = ("name", "top", "share")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    top: int
+    share: float
+    def __init__(self, name: _Optional[str] = ..., top: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
+
+class PanelScores(_message.Message):
+    __slots__ = ("source", "tide", "draws")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TIDE_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    tide: str
+    draws: int
+    def __init__(self, source: _Optional[str] = ..., tide: _Optional[str] = ..., draws: _Optional[int] = ...) -> None: ...
+
+class BenchRedundancy(_message.Message):
+    __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "model_batch_tokens", "shard_items")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    BENCHMARKS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    RENDERING_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    BAD_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SUBSETS_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
+    PANEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    benchmarks: _containers.RepeatedCompositeFieldContainer[BenchmarkSource]
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    layer: int
+    rules: _containers.RepeatedCompositeFieldContainer[SelectionRule]
+    rendering: _features_pb2.Rendering
+    context: int
+    bad_rows: BadRows
+    subsets: _containers.RepeatedScalarFieldContainer[float]
+    draws: int
+    panel: PanelScores
+    model_batch_tokens: int
+    shard_items: int
+    def __init__(self, sae: _Optional[str] = ..., benchmarks: _Optional[_Iterable[_Union[BenchmarkSource, _Mapping]]] = ..., layers: _Optional[_Iterable[int]] = ..., layer: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SelectionRule, _Mapping]]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., subsets: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., panel: _Optional[_Union[PanelScores, _Mapping]] = ..., model_batch_tokens: _Optional[int] = ..., shard_items: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,177 @@
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Result } from '../cli/test/support/cli.js';
+import { RealSandbox, SMALL } from './small.js';
+
+const SUITE = `name: suite
+seed: 1
+model: embedded
+compute: { threads: 1 }
+bench_redundancy:
+  sae: latest
+  context: 64
+  shard_items: 32
+  benchmarks:
+    - { name: sums, source: sums.jsonl, prompt: "{a} + {b} =" }
+    - { name: german, source: embedded-heldout, where: language=de, limit: 60 }
+    - { name: chinese, source: embedded-heldout, where: language=zh, limit: 60 }
+`;
+
+describe('bench-redundancy on the embedded model', () => {
+  const box = new RealSandbox();
+  let measured: Result;
+  let folder: string;
+  beforeAll(async () => {
+    const sums = Array.from({ length: 70 }, (_, n) => JSON.stringify({ a: n % 10, b: n % 7 }));
+    writeFileSync(join(box.folder, 'sums.jsonl'), `${sums.join('\n')}\nno row\n{"a": 1}\n`);
+    expect((await box.run(['train-sae', box.experiment(SMALL), '--quiet'])).code).toBe(0);
+    measured = await box.run(['bench-redundancy', box.experiment(SUITE, 'suite.yaml')]);
+    folder = box.runFolders().find((path) => path.includes('/suite-')) as string;
+  });
+  afterAll(() => box.remove());
+
+  it('ends well, and shows prompts, rows left out and the table', () => {
+    expect(measured.code).toBe(0);
+    expect(measured.stderr).toContain('sums: 70 items, prompt {a} + {b} =, the first:\n0 + 0 =');
+    expect(measured.stderr).toContain('sums: 2 rows left out');
+    expect(measured.stderr).toMatch(/benchmark +items +features +per item +AUC +R-hat +advice/);
+  });
+
+  it('writes measures that keep their bounds', () => {
+    const { benchmarks } = JSON.parse(readFileSync(join(folder, 'artifacts/redundancy.json'), 'utf8'));
+    expect(benchmarks.map((row: { benchmark: string }) => row.benchmark)).toEqual(['sums', 'german', 'chinese']);
+    for (const { items, features, r_hat, auc, drawn_gap } of benchmarks) {
+      expect(r_hat).toBeGreaterThanOrEqual((items + 1) / (2 * features));
+      expect(r_hat).toBeLessThan((items + 1) / features);
+      expect(auc).toBeCloseTo((r_hat * features) / items, 10);
+      expect(drawn_gap).toBeLessThan(5);
+    }
+    // Seventy sums of which no two are equal, yet all alike: they repeat each other more than texts do.
+    expect(benchmarks[0].r_hat).toBeGreaterThan(benchmarks[1].r_hat);
+    expect(benchmarks[0].twins).toBeGreaterThan(0);
+  });
+
+  it('lists the rows it left out by line', () => {
+    const lines = readFileSync(join(folder, 'artifacts/faults.csv'), 'utf8').trim().split('\n');
+    expect(lines[1]).toContain('sums.jsonl:71,not JSON');
+    expect(lines[2]).toContain('sums.jsonl:72');
+  });
+
+  it('writes tables and JSON that every reader takes', () => {
+    for (const name of readdirSync(join(folder, 'artifacts')).filter((one) => one.endsWith('.json'))) {
+      JSON.parse(readFileSync(join(folder, 'artifacts', name), 'utf8'));
+    }
+    const [header] = readFileSync(join(folder, 'artifacts/overlap.csv'), 'utf8').split('\n', 1);
+    expect(header?.trim()).toBe('benchmark,with,overlap,overlap_by_chance,excess,overlap_min');
+    const subsets = JSON.parse(readFileSync(join(folder, 'artifacts/subsets.json'), 'utf8'));
+    const [{ share, items, places }] = subsets.sums;
+    expect(share).toBe(0.05);
+    // Items are numbered from 0 and lines from 1.
+    expect(places).toEqual(items.map((item: number) => `sums.jsonl:${item + 1}`));
+  });
+
+  it('has a report that shows every benchmark', async () => {
+    const { code } = await box.run(['report', folder, '-o', join(box.folder, 'page.html')]);
+    expect(code).toBe(0);
+    const page = readFileSync(join(box.folder, 'page.html'), 'utf8');
+    for (const text of ['Overlap by chance', 'Stability', 'sums', 'german', 'chinese']) expect(page).toContain(text);
+  });
+
+  it('sets a panel of models beside the footprints', async () => {
+    const rows = ['model,benchmark,item,score'];
+    for (let model = 0; model < 5; model += 1) {
+      for (let item = 0; item < 70; item += 1) rows.push(`m${model},sums,${item},${item % 7 <= model ? 1 : 0}`);
+      // Every model is right on all of these: they rank nobody.
+      for (let item = 0; item < 60; item += 1) rows.push(`m${model},even,${item},1`);
+      for (let item = 0; item < 50; item += 1)
+        rows.push(`m${model},odd,${item},${(item * 7 + model) % 5 <= model ? 1 : 0}`);
+      rows.push(`m${model},elsewhere,0,1`);
+    }
+    writeFileSync(join(box.folder, 'scores.csv'), `${rows.join('\n')}\n`);
+    const benchmarks = [
+      '{ name: sums, source: sums.jsonl, prompt: "{a} + {b} =" }',
+      '{ name: even, source: sums.jsonl, prompt: "{a} - {b} is", limit: 60 }',
+      '{ name: odd, source: sums.jsonl, prompt: "{b} of {a}", limit: 50 }',
+    ];
+    const { code, stderr } = await box.run([
+      'bench-redundancy',
+      'suite.yaml',
+      '--set',
+      'name=panelled',
+      '--set',
+      `bench_redundancy.benchmarks=[${benchmarks.join(', ')}]`,
+      '--set',
+      'bench_redundancy.panel={ source: scores.csv, tide: sums, draws: 4 }',
+    ]);
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain('5 scores are of benchmarks that are not measured here, by name: elsewhere (5)');
+    expect(stderr).toContain('R unknown, every model has the same accuracy: even');
+    const panelled = box.runFolders().find((path) => path.includes('/panelled-')) as string;
+    const panel = JSON.parse(readFileSync(join(panelled, 'artifacts/panel.json'), 'utf8'));
+    expect(panel.model_names).toEqual(['m0', 'm1', 'm2', 'm3', 'm4']);
+    expect(panel.benchmarks).toEqual(['sums', 'even', 'odd']);
+    expect(panel.r.even).toEqual([null, null]);
+    expect(panel.r.sums[0]).toBeGreaterThan(0.5);
+    expect(panel.direct[0][1]).toBeNull();
+    expect(panel.partial[0]).toEqual([null, null, null]);
+    expect(panel.r_spearman).toMatchObject({ value: null, n: 2 });
+    expect((await box.run(['report', panelled, '-o', join(box.folder, 'panel.html')])).code).toBe(0);
+    expect(readFileSync(join(box.folder, 'panel.html'), 'utf8')).toContain('A panel of models');
+  });
+
+  it('goes on after kill -9 with the shards it has, to the numbers of an undisturbed run', async () => {
+    const settings = ['--set', 'bench_redundancy.shard_items=4', '--set', 'bench_redundancy.model_batch_tokens=64'];
+    const calm = await box.run(['bench-redundancy', 'suite.yaml', '--set', 'name=calm', ...settings]);
+    expect(calm.code, calm.stderr).toBe(0);
+    const started = box.start(['bench-redundancy', 'suite.yaml', '--set', 'name=killed', ...settings, '--json']);
+    const found = (name: string) => box.runFolders().find((path) => path.includes(`/${name}-`));
+    const shards = (path: string | undefined, benchmark: string) => {
+      const at = join(path ?? '', 'artifacts/activations', benchmark);
+      return path && existsSync(at) ? readdirSync(at).filter((name) => /^shard-\d+\.json$/.test(name)) : [];
+    };
+    while (shards(found('killed'), 'german').length < 2) await sleep(2);
+    const killed = found('killed') as string;
+    process.kill(-JSON.parse(readFileSync(join(killed, 'process.json'), 'utf8')).pid, 'SIGKILL');
+    expect((await started.ended).code).toBe(1);
+    expect(existsSync(join(killed, 'artifacts/redundancy.json'))).toBe(false);
+    const first = join(killed, 'artifacts/activations/german/shard-00000.json');
+    const written = statSync(first).mtimeMs;
+    const resumed = await box.run(['runs', 'resume', basename(killed), '--quiet']);
+    expect(resumed.code, resumed.stderr).toBe(0);
+    expect(statSync(first).mtimeMs).toBe(written);
+    const undisturbed = found('calm') as string;
+    for (const name of ['benchmarks.csv', 'overlap.csv', 'subsets.json', 'stability.json', 'faults.csv']) {
+      const [one, other] = [killed, undisturbed].map((path) => readFileSync(join(path, 'artifacts', name), 'utf8'));
+      expect(one, name).toBe(other);
+    }
+  });
+
+  it('refuses bad rows where asked to, with the line', async () => {
+    const { code, stderr } = await box.run([
+      'bench-redundancy',
+      'suite.yaml',
+      '--set',
+      'bench_redundancy.bad_rows=refuse',
+    ]);
+    expect(code).toBe(65);
+    expect(stderr).toContain('sums.jsonl:71: not JSON');
+  });
+
+  it.each([
+    ['bench_redundancy.benchmarks=[{name: a, source: none.jsonl}]', 'no text file found there'],
+    ['bench_redundancy.benchmarks=[{name: a, source: sums.jsonl}]', 'which column holds what is asked?'],
+    ['bench_redundancy.benchmarks=[{name: a, source: sums.jsonl, prompt: "{z}"}]', 'has no item that can be used'],
+    ['bench_redundancy.benchmarks=[{name: a, source: sums.jsonl, prompt: "{"}]', 'is malformed'],
+    ['bench_redundancy.layers=[9]', 'layer'],
+    ['bench_redundancy.benchmarks=[{name: a, source: embedded-heldout, where: tongue=de}]', "no column 'tongue'"],
+    ['bench_redundancy.draws=1', 'draws'],
+    ['bench_redundancy.layer=0', 'Layer 0 is not among those looked at'],
+  ])('%s: one sentence and the place', async (setting, sentence) => {
+    const { code, stderr } = await box.run(['bench-redundancy', 'suite.yaml', '--set', setting]);
+    expect(code).toBe(65);
+    expect(stderr).toContain(sentence);
+    expect(stderr).not.toContain('Traceback');
+  });
+});
