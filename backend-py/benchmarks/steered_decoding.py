@@ -1,9 +1,11 @@
-"""What steering costs while decoding: tokens/s steered over unsteered, same loop, same batch, in turn.
+"""What steering costs while decoding: tokens/s steered over unsteered, same loop, same batch, token by token in turn.
 
     python benchmarks/steered_decoding.py [--model embedded] [--sae FOLDER] [--layer 3] [--tokens 128] [--rounds 9]
 
-Without --sae a random TopK SAE of 16 times the width stands in: the arithmetic is the same. A ratio is taken within a
-round; printed are the median over the rounds and the 10th and 90th percentile.
+Without --sae a random TopK SAE of 16 times the width stands in: the arithmetic is the same. All arms decode side by
+side, each its next token before any goes on, in another order every time: a machine that slows down for a while slows
+all of them. A ratio is taken within a round; printed are the median over the rounds, the 10th and 90th percentile, and
+how much later than without steering the first token comes, from the resolved spec on.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import random
 import statistics
 import time
+from functools import cache
 
 import torch
 
@@ -29,6 +32,8 @@ from qscope.v1.experiment_pb2 import DEVICE_AUTO
 from qscope.v1.generation_pb2 import PromptFormat, Sampling
 from qscope.v1.model_pb2 import PRECISION_AUTO, ModelOptions
 
+#: First tokens of each arm in a round: one is soon there.
+_FIRST_TOKENS = 8
 PROMPT = "The installation guide describes how to"
 
 
@@ -45,7 +50,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     loaded = load_model(given.model, ModelOptions(precision=PRECISION_AUTO), choose_device(DEVICE_AUTO))
-    saes = LoadedSaes(lambda layer: _sae(given, loaded, layer), loaded.device)
+    saes = LoadedSaes(cache(lambda layer: _sae(given, loaded, layer)), loaded.device)
     prompt = render_prompt(loaded.tokenizer, PROMPT, PromptFormat())
     layers = list(range(loaded.facts.n_layers))
     arms = {
@@ -72,19 +77,33 @@ def main() -> None:
     print(f"{given.model} on {where}, {loaded.facts.dtype}; {given.tokens} tokens, {given.rounds} rounds in turn")
     for batch in given.batch:
         rates: dict[str, list[float]] = {name: [] for name in specs}
+        first: dict[str, list[float]] = {name: [] for name in specs}
         for round_ in range(given.rounds + 1):
-            # Another order every round: who comes first meets a cooler machine.
-            for name in random.Random(round_).sample(list(specs), len(specs)):
-                spec = specs[name]
-                rate = _tokens_per_second(loaded, [prompt] * batch, [spec] * batch, saes, given.tokens)
+            order = random.Random(round_)
+            arms_of_round: dict[str, _Arm] = {}
+            for _ in range(_FIRST_TOKENS):
+                for name in order.sample(list(specs), len(specs)):
+                    arm = _Arm(loaded, [prompt] * batch, [specs[name]] * batch, saes, given.tokens)
+                    arms_of_round[name] = arm
+                    if round_:
+                        first[name].append(arm.first_seconds)
+            for _ in range(given.tokens - 1):
+                for name in order.sample(list(arms_of_round), len(arms_of_round)):
+                    arms_of_round[name].step()
+            for name, arm in arms_of_round.items():
                 if round_:
-                    rates[name].append(rate)
-        base = rates["unsteered"]
-        print(f"\nbatch {batch}: unsteered {statistics.median(base):,.0f} tokens/s")
+                    rates[name].append(arm.tokens_per_second())
+        base, base_first = rates["unsteered"], statistics.median(first["unsteered"])
+        print(
+            f"\nbatch {batch}: unsteered {statistics.median(base):,.0f} tokens/s, first token after "
+            f"{1e3 * base_first:.1f} ms (n = {len(first['unsteered'])})"
+        )
+        print(f"  {'':<40} {'tokens/s':<22} first token, ms more")
         for name, values in rates.items():
             ratios = sorted(value / other for value, other in zip(values, base, strict=True))
             low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
-            print(f"  {name:<40} {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]")
+            later = 1e3 * (statistics.median(first[name]) - base_first)
+            print(f"  {name:<40} {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]   {later:+.2f}")
 
 
 def _edit(layers: list[int], op: int, when: bool = False) -> pb.SteeringEdit:
@@ -113,24 +132,35 @@ def _sae(given: argparse.Namespace, loaded: object, layer: int) -> TopKSae:
     return sae.to(loaded.device, loaded.dtype)  # type: ignore[attr-defined]
 
 
-def _tokens_per_second(loaded: object, prompts: list, specs: list, saes: LoadedSaes, tokens: int) -> float:
-    steered = SteeredBatch(loaded, prompts, specs, saes)  # type: ignore[arg-type]
-    sampling = Sampling(temperature=0, top_p=1, max_tokens=tokens, ignore_end=True)
-    run = Generation(
-        loaded,  # type: ignore[arg-type]
-        [prompt.ids_T for prompt in prompts],
-        sampling,
-        list(range(len(prompts))),
-        edits=steered.edits(),
-        should_abort=steered.take_aborted,
-    )
-    # The prompt is no decoding.
-    run.step()
-    began = time.perf_counter()
-    while not run.done:
-        run.step()
-    steered.row_proofs()
-    return len(prompts) * (tokens - 1) / (time.perf_counter() - began)
+class _Arm:
+    """One batch being decoded, and the time it took."""
+
+    def __init__(self, loaded: object, prompts: list, specs: list, saes: LoadedSaes, tokens: int) -> None:
+        began = time.perf_counter()
+        self._steered = SteeredBatch(loaded, prompts, specs, saes)  # type: ignore[arg-type]
+        self._run = Generation(
+            loaded,  # type: ignore[arg-type]
+            [prompt.ids_T for prompt in prompts],
+            Sampling(temperature=0, top_p=1, max_tokens=tokens, ignore_end=True),
+            list(range(len(prompts))),
+            edits=self._steered.edits(),
+            should_abort=self._steered.take_aborted,
+        )
+        self._rows, self._tokens, self._seconds = len(prompts), 0, 0.0
+        # The prompt is no decoding.
+        self._run.step()
+        self.first_seconds = time.perf_counter() - began
+
+    def step(self) -> None:
+        began = time.perf_counter()
+        self._run.step()
+        self._seconds += time.perf_counter() - began
+        self._tokens += self._rows
+
+    def tokens_per_second(self) -> float:
+        began = time.perf_counter()
+        self._steered.row_proofs()
+        return self._tokens / (self._seconds + time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -7,26 +7,52 @@ exactly when its position is not below the length of its row's prompt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 
-@dataclass(frozen=True)
 class ForwardTokens:
     """The tokens of one forward pass, on the CPU.
 
-    Attributes:
+    What is given is made an array when it is first asked for: most steps of decoding ask for none of it.
+
+    Args:
         ids_BT: token ids; -1 where embeddings were given instead.
         position_BT: position in the row, from 0, left padding discounted; meaningless where not valid.
-        valid_BT: True where there is a token, False at padding.
+        valid_BT: nonzero where there is a token, 0 at padding. May be longer: its last T columns count.
+        decoding: every row reads one token, and the model wrote it. What is chosen by phase alone is then the same in
+            each such pass of a batch.
     """
 
-    ids_BT: np.ndarray
-    position_BT: np.ndarray
-    valid_BT: np.ndarray
+    def __init__(
+        self,
+        ids_BT: np.ndarray | torch.Tensor,
+        position_BT: np.ndarray | torch.Tensor,
+        valid_BT: np.ndarray | torch.Tensor,
+        *,
+        decoding: bool = False,
+    ) -> None:
+        self._ids_BT, self._position_BT, self._valid_BL = ids_BT, position_BT, valid_BT
+        self.decoding = decoding
+
+    @cached_property
+    def ids_BT(self) -> np.ndarray:
+        """Token ids; -1 where embeddings were given instead."""
+        return _numpy(self._ids_BT)
+
+    @cached_property
+    def position_BT(self) -> np.ndarray:
+        """Position in the row, from 0, left padding discounted; meaningless where not valid."""
+        return _numpy(self._position_BT)
+
+    @cached_property
+    def valid_BT(self) -> np.ndarray:
+        """True where there is a token, False at padding."""
+        valid_BL = _numpy(self._valid_BL) != 0
+        return valid_BL[:, valid_BL.shape[1] - self._ids_BT.shape[1] :]
 
 
 def read_tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardTokens:
@@ -57,5 +83,5 @@ def read_tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ForwardTokens:
     return ForwardTokens(ids_BT, position_BT, valid_BT)
 
 
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def _numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

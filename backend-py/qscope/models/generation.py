@@ -8,6 +8,7 @@ a row instead of to a batch, so that two rows differ only where their steering d
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 
 from qscope.errors import UserError
-from qscope.models.hooks import TokenEdit, edit_residuals
+from qscope.models.forward_tokens import ForwardTokens
+from qscope.models.hooks import ResidualEdits, TokenEdit
 from qscope.models.loading import LoadedModel
 from qscope.v1.generation_pb2 import Sampling
 from qscope.v1.inference_pb2 import END_REASON_ABORTED, END_REASON_END_TOKEN, END_REASON_LENGTH, EndReason
@@ -62,7 +64,7 @@ class Generation:
         prompts: token ids of each row; at least one token each.
         sampling: temperature, top_p, top_k, max_tokens, ignore_end.
         noise: one number per row; rows with equal numbers draw equal random numbers at equal steps, in any batch.
-        edits: by layer, see :func:`qscope.models.hooks.edit_residuals`; in place only during this batch's passes.
+        edits: by layer, see :class:`qscope.models.hooks.ResidualEdits`; in place only during this batch's passes.
         prefill_chunk: tokens of the prompt read per pass; 0 reads it in one.
         use_cache: False reads the whole row again at every step (the reference of the cached loop).
         should_abort: asked after every pass which rows must end before another token is drawn.
@@ -82,7 +84,7 @@ class Generation:
     ) -> None:
         assert len(noise) == len(prompts) > 0, "one noise number per row"
         assert all(len(prompt) > 0 for prompt in prompts), "a model continues at least one token"
-        self._loaded, self._sampling, self._edits = loaded, sampling, dict(edits or {})
+        self._loaded, self._sampling = loaded, sampling
         self._prefill_chunk, self._use_cache = prefill_chunk, use_cache
         self._should_abort = should_abort
         self._cache: Any = None
@@ -99,6 +101,9 @@ class Generation:
             mask_BL[row, width - len(prompt) :] = 1
         self._ids_BL, self._mask_BL = torch.from_numpy(ids_BL), torch.from_numpy(mask_BL)
         self._read = 0
+        self._prompt_width = width
+        self._tokens: ForwardTokens
+        self._edits = ResidualEdits(loaded, edits or {}, lambda: self._tokens)
         self._running = list(range(rows))
         self.forward_passes = 0
         self.generated = [0] * rows
@@ -149,7 +154,7 @@ class Generation:
         """Logits of the last column, every row."""
         width = self._ids_BL.shape[1]
         start = self._read if self._use_cache else 0
-        with edit_residuals(self._loaded, self._edits):
+        with self._edits:
             while True:
                 stop = min(width, start + self._prefill_chunk) if self._prefill_chunk else width
                 output = self._pass(start, stop)
@@ -163,11 +168,16 @@ class Generation:
         device = self._loaded.device
         mask_BL = self._mask_BL[:, :stop]
         positions_BL = (mask_BL.cumsum(1) - 1).clamp_min(0)
+        ids_BT, positions_BT = self._ids_BL[:, start:stop], positions_BL[:, start:]
+        # Behind the prompts every column was written by the model; only a row that has ended reads padding.
+        behind = start >= self._prompt_width and ids_BT.shape[1] == 1
+        decoding = behind and len(self._running) == len(self._ids_BL)
+        self._tokens = ForwardTokens(ids_BT, positions_BT, mask_BL, decoding=decoding)
         self.forward_passes += 1
         output = self._loaded.model(
-            input_ids=self._ids_BL[:, start:stop].to(device),
+            input_ids=ids_BT.to(device),
             attention_mask=mask_BL.to(device),
-            position_ids=positions_BL[:, start:].to(device),
+            position_ids=positions_BT.to(device),
             past_key_values=self._cache,
             # Without its cache a chunk would not see the chunks before it.
             use_cache=self._use_cache or stop < self._ids_BL.shape[1] or start > 0,
@@ -186,8 +196,14 @@ class Generation:
                 scores_BV = warper(None, scores_BV)
             # argmax(scores + Gumbel noise) is a draw from softmax(scores) (Gumbel-max).
             tokens_B = (scores_BV + self._gumbel(logits_BV)).argmax(-1)
-        logprobs_B = logits_BV.gather(1, tokens_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
-        return tokens_B.tolist(), logprobs_B.tolist()
+        logprobs = (logits_BV.gather(1, tokens_B[:, None])[:, 0] - logits_BV.logsumexp(-1)).tolist()
+        if not all(map(math.isfinite, logprobs)):
+            raise UserError(
+                "The model computes infinite or undefined numbers: nothing can be drawn from them.",
+                remedy="Lower the strength of the steering; without steering, try precision: float32 or bfloat16.",
+                reason="MODEL_NOT_FINITE",
+            )
+        return tokens_B.tolist(), logprobs
 
     def _gumbel(self, logits_BV: torch.Tensor) -> torch.Tensor:
         noise_BV = torch.empty_like(logits_BV)

@@ -157,31 +157,52 @@ def edit_residual(loaded: LoadedModel, layer: int, edit: Callable[[torch.Tensor]
         handle.remove()
 
 
-@contextmanager
-def edit_residuals(loaded: LoadedModel, edits: Mapping[int, TokenEdit]) -> Iterator[None]:
-    """Edits the output of several decoder blocks, each told which tokens the pass reads.
+class ResidualEdits:
+    """Edits the output of several decoder blocks inside each of its ``with`` blocks, told which tokens a pass reads.
 
     Works under any driver of the model: an own loop, ``generate`` with or without a cache, chunked prefill, training.
 
     Args:
         loaded: the model.
         edits: by layer. Each sees what the edits of lower layers made of the stream.
+        tokens: tells which tokens the pass under way reads, where the driver knows; left out, they are read off its
+            arguments, which a step of decoding feels.
     """
-    current: list[ForwardTokens] = []
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        current[:] = [read_tokens(args, kwargs)]
+    def __init__(
+        self, loaded: LoadedModel, edits: Mapping[int, TokenEdit], tokens: Callable[[], ForwardTokens] | None = None
+    ) -> None:
+        self._model = loaded.model
+        self._current: ForwardTokens
+        self._reads = bool(edits) and tokens is None
+        asked = tokens or (lambda: self._current)
 
-    def at(edit: TokenEdit) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda resid_BTD: edit(resid_BTD, current[0])
+        def told(edit: TokenEdit) -> Callable[[torch.Tensor], torch.Tensor]:
+            return lambda resid_BTD: edit(resid_BTD, asked())
 
-    with ExitStack() as stack:
-        if edits:
-            stack.callback(loaded.model.register_forward_pre_hook(before, with_kwargs=True).remove)
-        for layer, edit in edits.items():
-            handle = loaded.decoder.blocks[layer].register_forward_hook(_editing(at(edit)))
-            stack.callback(handle.remove)
-        yield
+        self._hooks = [(loaded.decoder.blocks[layer], _editing(told(edit))) for layer, edit in edits.items()]
+        self._handles: list[Any] = []
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._current = read_tokens(args, kwargs)
+
+    def __enter__(self) -> None:
+        # Written out, as is leaving: a context manager made from a generator, with a stack of its own, is felt by every
+        # step of decoding.
+        assert not self._handles, "these edits are in place already"
+        try:
+            if self._reads:
+                self._handles.append(self._model.register_forward_pre_hook(self._before, with_kwargs=True))
+            for block, hook in self._hooks:
+                self._handles.append(block.register_forward_hook(hook))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.remove()
 
 
 def _editing(edit: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:

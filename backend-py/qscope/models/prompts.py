@@ -5,6 +5,7 @@ The thinking flag is always passed: the defaults of Qwen3 and Qwen3.5 differ fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +71,31 @@ def render_prompt(tokenizer: Any, text: str, form: generation_pb2.PromptFormat, 
     whole, written = _with_template(tokenizer, text, form, at) if form.chat else (text, [(0, len(text))])
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids_T = np.asarray(encoded["input_ids"], dtype=np.int64)
-    flags_T = np.zeros(len(ids_T), dtype=np.uint8)
-    flags_T[np.isin(ids_T, sorted(special_ids(tokenizer)))] |= SPECIAL
+    flags_T, inside = _flags(tokenizer, ids_T)
     for index, (start, end) in enumerate(encoded["offset_mapping"]):
         # A token that joins template and content belongs to what was written.
         if not any(start < last and end > first for first, last in written):
             flags_T[index] |= TEMPLATE
-    inside = mark_thinking(tokenizer, ids_T, flags_T, False)
     return Prompt(whole, ids_T, flags_T, inside, text)
+
+
+def prompt_of_ids(tokenizer: Any, ids: Sequence[int]) -> Prompt:
+    """A prompt that comes as token ids, without a template: what is special and what is thought is told from the ids.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        ids: at least one; the prompt's text stays empty.
+    """
+    ids_T = np.asarray(ids, dtype=np.int64)
+    flags_T, inside = _flags(tokenizer, ids_T)
+    return Prompt("", ids_T, flags_T, inside)
+
+
+def _flags(tokenizer: Any, ids_T: np.ndarray) -> tuple[np.ndarray, bool]:
+    """SPECIAL | THINK of each token, and whether a think block stays open."""
+    flags_T = np.zeros(len(ids_T), dtype=np.uint8)
+    flags_T[np.isin(ids_T, sorted(special_ids(tokenizer)))] |= SPECIAL
+    return flags_T, mark_thinking(tokenizer, ids_T, flags_T, False)
 
 
 def mark_thinking(tokenizer: Any, ids_T: np.ndarray, flags_T: np.ndarray, inside: bool) -> bool:
@@ -93,6 +111,26 @@ def mark_thinking(tokenizer: Any, ids_T: np.ndarray, flags_T: np.ndarray, inside
         elif inside:
             flags_T[index] |= THINK
     return inside
+
+
+def thinking_of(ids_T: np.ndarray, opening: int, closing: int) -> np.ndarray:
+    """Which tokens of a finished text are thinking, the tags included, bool.
+
+    A text whose first tag closes began inside thinking: responses are often stored without the opening tag, which the
+    template wrote. Any other closing tag without an opening one is nothing but itself.
+
+    Args:
+        ids_T: token ids.
+        opening, closing: ids of the tags.
+    """
+    opens_T, closes_T = ids_T == opening, ids_T == closing
+    count_T = np.cumsum(opens_T.astype(np.int64) - closes_T)
+    depth_T = count_T - np.minimum(np.minimum.accumulate(count_T), 0)
+    thinking_T = (depth_T > 0) | closes_T
+    tags = np.flatnonzero(opens_T | closes_T)
+    if len(tags) and closes_T[tags[0]]:
+        thinking_T[: tags[0]] = True
+    return thinking_T
 
 
 def think_ids(tokenizer: Any) -> tuple[int | None, int | None]:

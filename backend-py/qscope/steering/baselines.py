@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from qscope.data import TokenStream
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
 from qscope.models import LoadedModel, capture_residuals
-from qscope.steering.resolve import LayerEdit, ResolvedSpec
+from qscope.steering.groups import groups_of, turned
+from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.saes import Saes
 
 
@@ -23,8 +23,8 @@ class ClassMeans:
     Attributes:
         count: tokens.
         resid_D: mean residual.
-        code_F: mean activations.
-        square_F: mean squared activations.
+        code_F: mean activations; empty where no SAE was asked.
+        square_F: mean squared activations; likewise.
     """
 
     count: int
@@ -35,12 +35,35 @@ class ClassMeans:
 
 @torch.no_grad()
 def class_means(
-    loaded: LoadedModel, stream: TokenStream, tokens: int, saes: Saes, layers: list[int]
+    loaded: LoadedModel,
+    stream: TokenStream,
+    tokens: int,
+    saes: Saes | None,
+    layers: list[int],
+    *,
+    on_progress: Callable[[int, int], None] = lambda read, wanted: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[int, ClassMeans]:
-    """Means by layer over about ``tokens`` tokens, first tokens of sequences and padding left out; float64."""
+    """Means by layer over about ``tokens`` tokens, first tokens of sequences and padding left out; float64.
+
+    Args:
+        loaded: the model.
+        stream: text of one class.
+        tokens: how many to read at least.
+        saes: read the activations; without them only residuals are, and no SAE need exist.
+        layers: decoder blocks.
+        on_progress: called with the tokens read so far and those wanted.
+        should_stop: asked before every pass.
+
+    Raises:
+        Stopped: when asked to stop.
+        UserError: the text holds no tokens (NO_TEXT).
+    """
     sums: dict[int, list[Tensor]] = {}
     count = 0
     while count < tokens:
+        if should_stop():
+            raise Stopped
         batch = stream.next_batch(8)
         if batch is None:
             break
@@ -48,17 +71,19 @@ def class_means(
         mask_BT = None if bool(batch.attention_mask_BT.all()) else batch.attention_mask_BT
         captured = capture_residuals(loaded, layers, batch.input_ids_BT, mask_BT)
         for layer, resid_BTD in captured.items():
-            sae = saes.whole(layer)
-            resid_ND = resid_BTD[kept_BT.to(resid_BTD.device)].to(sae.dtype)
-            values_NK, indices_NK = (part.cpu() for part in sae.encode(resid_ND))
+            d_sae = saes.d_sae(layer) if saes is not None else 0
             known = sums.setdefault(
-                layer,
-                [torch.zeros(size, dtype=torch.float64) for size in (loaded.facts.d_model, sae.d_sae, sae.d_sae)],
+                layer, [torch.zeros(size, dtype=torch.float64) for size in (loaded.facts.d_model, d_sae, d_sae)]
             )
+            resid_ND = resid_BTD[kept_BT.to(resid_BTD.device)]
             known[0] += resid_ND.double().sum(0).cpu()
-            known[1].index_add_(0, indices_NK.flatten(), values_NK.double().flatten())
-            known[2].index_add_(0, indices_NK.flatten(), values_NK.double().square().flatten())
+            if saes is not None:
+                sae = saes.whole(layer)
+                values_NK, indices_NK = (part.cpu() for part in sae.encode(resid_ND.to(sae.dtype)))
+                known[1].index_add_(0, indices_NK.flatten(), values_NK.double().flatten())
+                known[2].index_add_(0, indices_NK.flatten(), values_NK.double().square().flatten())
         count += int(kept_BT.sum())
+        on_progress(count, max(tokens, count))
     if count < 2:
         raise UserError(
             "The text of a baseline holds no tokens.",
@@ -90,21 +115,22 @@ def sdcv(positive: ClassMeans, negative: ClassMeans, saes: Saes, layer: int, lat
 
 
 def with_directions(spec: ResolvedSpec, directions: Mapping[int, Tensor], name: str) -> ResolvedSpec:
-    """The spec with the change of each edit turned into another direction, and as long as before."""
+    """The spec with its changes turned into other directions, each as long as before.
 
-    def turned(edit: LayerEdit) -> LayerEdit:
-        change_D, direction_D = edit.strength_M @ edit.directions_MD, directions[edit.layer]
-        if not direction_D.norm() > 0:
+    Edits that add up to one change become one edit, as long as their sum (:func:`qscope.steering.groups.groups_of`).
+
+    Raises:
+        UserError: a direction is zero (BASELINE_EMPTY).
+    """
+    edits = []
+    for group in groups_of(spec):
+        layer = group[0].layer
+        if not directions[layer].norm() > 0:
             raise UserError(
-                f"The baselines' positives and negatives do not differ at layer {edit.layer}.",
+                f"The baselines' positives and negatives do not differ at layer {layer}.",
                 remedy="Give steer.baselines texts that differ in what is wanted.",
                 reason="BASELINE_EMPTY",
                 field="steer.baselines",
             )
-        # A negative strength takes the wanted thing away, whichever direction stands for it.
-        sign = -1.0 if bool((edit.strength_M < 0).all()) else 1.0
-        row_D = direction_D / direction_D.norm() * change_D.norm() * sign
-        return dataclasses.replace(edit, features=(), directions_MD=row_D[None], strength_M=torch.ones(1))
-
-    edits = tuple(turned(edit) for edit in spec.edits)
-    return ResolvedSpec(edits, spec.conflict, spec.abort_when, f"{name}:{spec.hash}")
+        edits.append(turned(group, directions[layer]))
+    return ResolvedSpec(tuple(edits), spec.conflict, spec.abort_when, f"{name}:{spec.hash}")

@@ -7,6 +7,7 @@ not touched: a batch without edits installs no hook at all.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,8 @@ from qscope.models.forward_tokens import ForwardTokens
 from qscope.models.hooks import TokenEdit
 from qscope.models.loading import LoadedModel
 from qscope.models.prompts import Prompt
-from qscope.sae.topk import TopKSae
-from qscope.steering.edit import CONSTANT_OPS, activations, coefficients, projection_change
-from qscope.steering.proof import Proof, RowProof
+from qscope.steering.edit import CONSTANT_OPS, Activations, coefficients, projection_change
+from qscope.steering.proof import LayerProof, Proof, RowProof
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
 from qscope.steering.saes import Saes
 from qscope.steering.where import Selector, TokenKinds, token_ids
@@ -41,7 +41,9 @@ class _Member:
     strength_M: Tensor
     low_M: Tensor
     high_M: Tensor
-    features_M: Tensor
+    activations: Activations | None
+    sequential: bool
+    by_priority: list[int]
 
     @property
     def constant(self) -> bool:
@@ -69,13 +71,20 @@ class SteeredBatch:
         self._loaded, self._specs = loaded, list(specs)
         self._lengths_B = np.array([len(prompt) for prompt in prompts])
         self._kinds = TokenKinds(prompts, loaded.tokenizer)
-        self._members = self._gather()
+        self._members = self._gather(saes)
+        selectors = [member.selector for members in self._members.values() for member in members]
+        self._needs_kinds = any(selector.needs_kinds for selector in selectors)
+        self._by_phase_alone = all(selector.by_phase_alone for selector in selectors)
         self._conditions = self._conditions_by_layer()
-        self._saes: dict[int, TopKSae] = {layer: saes.whole(layer) for layer in self._layers_with_activations()}
+        self._condition_activations = {
+            layer: self._activations(saes, layer, [feature for _, feature, _ in conditions])
+            for layer, conditions in self._conditions.items()
+        }
+        self._aborting = [row for row, spec in enumerate(self._specs) if spec.abort_when]
         self._aborted: set[int] = set()
         self._pass: _Pass | None = None
-        self._constant = {layer: _Constant() for layer in self._members}
         self.proof = Proof(len(prompts), loaded.device)
+        self._constant = {layer: _Constant(self.proof.at(layer)) for layer in self._members}
 
     # -- what the generation loop takes --------------------------------------------------------------------------
 
@@ -86,6 +95,8 @@ class SteeredBatch:
 
     def take_aborted(self) -> list[int]:
         """Rows whose ``abort_when`` held in the last pass; each is reported once."""
+        if not self._aborted:
+            return []
         rows, self._aborted = sorted(self._aborted), set()
         return rows
 
@@ -100,6 +111,9 @@ class SteeredBatch:
     def refuse_if_nothing_happened(self, *, at: str = "steering") -> None:
         """A spec that asked for a change and made none, on any of its rows, is a failure.
 
+        Args:
+            at: see :meth:`nothing_happened`.
+
         Raises:
             UserError: see :meth:`nothing_happened`.
         """
@@ -108,7 +122,11 @@ class SteeredBatch:
             raise error
 
     def nothing_happened(self, *, at: str = "steering") -> UserError | None:
-        """The error (NOTHING_STEERED) for the first spec that changed nothing on its rows, and what is known of why."""
+        """The error (NOTHING_STEERED) for the first spec that changed nothing on its rows, and what is known of why.
+
+        Args:
+            at: field of the spec; ``{row}`` in it stands for the first of its rows.
+        """
         proofs = self.row_proofs()
         for spec in dict.fromkeys(self._specs):
             rows = [row for row, other in enumerate(self._specs) if other is spec]
@@ -128,13 +146,16 @@ class SteeredBatch:
                     "Widen `where`: phase all also edits the prompt, and a generated token is edited when it is read, "
                     "so the last one never is."
                 )
-            return UserError(f"{why}: nothing was steered.", remedy=remedy, reason="NOTHING_STEERED", field=at)
+            return UserError(
+                f"{why}: nothing was steered.", remedy=remedy, reason="NOTHING_STEERED", field=at.format(row=rows[0])
+            )
         return None
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
-    def _gather(self) -> dict[int, list[_Member]]:
+    def _gather(self, saes: Saes) -> dict[int, list[_Member]]:
         rows_of: dict[ResolvedSpec, list[int]] = {}
+        selectors: dict[tuple[bytes, int], Selector] = {}
         for row, spec in enumerate(self._specs):
             rows_of.setdefault(spec, []).append(row)
         members: dict[int, list[_Member]] = {}
@@ -142,16 +163,27 @@ class SteeredBatch:
         for spec, rows in rows_of.items():
             for edit in spec.edits:
                 names = token_ids(edit.where, self._loaded.tokenizer, at=f"steering.edits[{edit.index}].where")
+                # The layers of one edit, and edits of one place, ask once a pass.
+                key = (edit.where.SerializeToString(deterministic=True), rows[0])
+                selector = selectors.setdefault(key, Selector(edit.where, rows, self._lengths_B, names))
                 members.setdefault(edit.layer, []).append(
                     _Member(
                         edit,
                         rows,
-                        Selector(edit.where, rows, self._lengths_B, names),
+                        selector,
                         *(part.to(device) for part in (edit.directions_MD, edit.strength_M, edit.low_M, edit.high_M)),
-                        torch.tensor(edit.features, dtype=torch.long, device=device),
+                        self._activations(saes, edit.layer, edit.features, edit.without_topk)
+                        if edit.reads_activations
+                        else None,
+                        sequential=spec.conflict == pb.CONFLICT_SEQUENTIAL,
+                        by_priority=rows if spec.conflict == pb.CONFLICT_PRIORITY else [],
                     )
                 )
         return members
+
+    def _activations(self, saes: Saes, layer: int, features: Sequence[int], without_topk: bool = False) -> Activations:
+        features_M = torch.tensor(features, dtype=torch.long, device=self._loaded.device)
+        return Activations(saes.whole(layer), features_M, without_topk=without_topk)
 
     def _conditions_by_layer(self) -> dict[int, list[Condition]]:
         found: dict[int, list[Condition]] = {}
@@ -162,14 +194,11 @@ class SteeredBatch:
                     known.append(condition)
         return found
 
-    def _layers_with_activations(self) -> set[int]:
-        reading = {layer for layer, members in self._members.items() for m in members if m.edit.reads_activations}
-        return reading | set(self._conditions)
-
     # -- at work -------------------------------------------------------------------------------------------------
 
     def _hook(self, layer: int) -> TokenEdit:
         members = self._members.get(layer, [])
+        constant = self._constant.get(layer)
         simple = all(member.constant for member in members)
         ordered = any(
             spec.conflict in (pb.CONFLICT_PRIORITY, pb.CONFLICT_SEQUENTIAL)
@@ -181,123 +210,168 @@ class SteeredBatch:
             current = self._current(tokens)
             if layer in self._conditions:
                 self._read_conditions(layer, resid_BTD, current)
-            if not members:
+            if constant is None:
                 return resid_BTD
             if simple and not ordered:
-                return self._add_constant(layer, members, resid_BTD, current)
+                return constant.add(resid_BTD, members, current)
             return self._change(layer, members, resid_BTD, current)
 
         return hook
 
     def _current(self, tokens: ForwardTokens) -> _Pass:
-        if self._pass is None or self._pass.tokens is not tokens:
-            needs_kinds = any(m.selector.needs_kinds for members in self._members.values() for m in members)
-            self._pass = _Pass(tokens, self._lengths_B, self._kinds.flags(tokens) if needs_kinds else None)
+        current = self._pass
+        if current is None or current.tokens is not tokens:
             self.proof.forward_passes += 1
-        return self._pass
+            if tokens.decoding and current is not None and current.repeats:
+                current.tokens = tokens
+            else:
+                flags_BT = self._kinds.flags(tokens) if self._needs_kinds else None
+                current = self._pass = _Pass(tokens, self._lengths_B, flags_BT, self._pass)
+                current.repeats = tokens.decoding and self._by_phase_alone
+        return current
 
     def _read_conditions(self, layer: int, resid_BTD: Tensor, current: _Pass) -> None:
         """Which conditions hold where, from the stream as it arrives at their layer."""
-        conditions = self._conditions[layer]
-        valid_BT = current.tokens.valid_BT
-        features_M = torch.tensor([feature for _, feature, _ in conditions], device=resid_BTD.device)
-        z_NM = activations(self._saes[layer], _gathered(resid_BTD, valid_BT), features_M).cpu().numpy()
+        conditions, valid_BT = self._conditions[layer], current.valid_BT
+        resid_ND = resid_BTD.flatten(0, 1) if current.unpadded else _gathered(resid_BTD, valid_BT)
+        z_NM = self._condition_activations[layer].firing(resid_ND)
+        if z_NM is None:
+            current.held.update(dict.fromkeys(conditions))
+            return
+        above_NM = z_NM.cpu().numpy() > [threshold for _, _, threshold in conditions]
         for index, condition in enumerate(conditions):
             held_BT = np.zeros(valid_BT.shape, dtype=bool)
-            held_BT[valid_BT] = z_NM[:, index] > condition[2]
+            held_BT[valid_BT] = above_NM[:, index]
             current.held[condition] = held_BT
-        for row, spec in enumerate(self._specs):
-            if not spec.abort_when:
-                continue
-            mine = [one for one in spec.abort_when if one[0] == layer]
+        for row in self._aborting:
+            mine = [one for one in self._specs[row].abort_when if one[0] == layer]
             # The first token is an attention sink: what fires there says nothing about the text.
             beyond_T = current.tokens.position_BT[row] > 0
-            if any((current.held[one][row] & beyond_T).any() for one in mine):
+            if any(held_BT is not None and (held_BT[row] & beyond_T).any() for held_BT in map(current.held.get, mine)):
                 self._aborted.add(row)
-
-    def _add_constant(self, layer: int, members: list[_Member], resid_BTD: Tensor, current: _Pass) -> Tensor:
-        """Edits that are vectors: one product of masks and vectors, kept while the masks stay the same."""
-        masks_EBT = np.stack([current.selected(member) for member in members])
-        if not masks_EBT.any():
-            return resid_BTD
-        kept = self._constant[layer]
-        if kept.masks_EBT is None or not np.array_equal(kept.masks_EBT, masks_EBT):
-            kept.update(masks_EBT, members, resid_BTD)
-        ratio_BT = kept.length_BT / resid_BTD.norm(dim=-1, dtype=torch.float32).clamp_min(1e-30)
-        self.proof.count(layer, kept.changed_BT, current.generated_BT, ratio_BT)
-        return (resid_BTD + kept.delta_BTD) if resid_BTD.dtype == torch.float32 else resid_BTD.float() + kept.delta_BTD
 
     def _change(self, layer: int, members: list[_Member], resid_BTD: Tensor, current: _Pass) -> Tensor:
         """The general case, edit by edit; a row with ``sequential`` sees its own earlier edits."""
-        taken_BT = np.zeros(current.tokens.valid_BT.shape, dtype=bool)
+        proof = self.proof.at(layer)
+        wanted = [(member, self._wanted(member, proof, current)) for member in members]
+        chosen = [(member, selected_BT) for member, selected_BT in wanted if selected_BT is not None]
+        # In most steps of decoding a condition holds nowhere.
+        if not chosen:
+            return resid_BTD
+        taken_BT = np.zeros_like(current.generated_BT)
         before_BTD = resid_BTD.float()
         delta_BTD: Tensor | None = None
-        for member in members:
-            selected_BT = current.selected(member)
-            for condition in member.edit.when:
-                held_BT = current.held[condition]
-                self.proof.skip(layer, selected_BT & ~held_BT)
-                selected_BT = selected_BT & held_BT
-            if any(self._specs[row].conflict == pb.CONFLICT_PRIORITY for row in member.rows):
-                priority = [row for row in member.rows if self._specs[row].conflict == pb.CONFLICT_PRIORITY]
+        for member, selected_BT in chosen:
+            if member.by_priority:
                 selected_BT = selected_BT.copy()
-                selected_BT[priority] &= ~taken_BT[priority]
+                selected_BT[member.by_priority] &= ~taken_BT[member.by_priority]
             if not selected_BT.any():
                 continue
             taken_BT |= selected_BT
-            sequential = self._specs[member.rows[0]].conflict == pb.CONFLICT_SEQUENTIAL and delta_BTD is not None
-            seen_BTD = before_BTD + delta_BTD if sequential else before_BTD
+            seen_BTD = before_BTD + delta_BTD if member.sequential and delta_BTD is not None else before_BTD
             change_BTD = _scattered(self._delta_ND(member, _gathered(seen_BTD, selected_BT)), selected_BT, before_BTD)
             delta_BTD = change_BTD if delta_BTD is None else delta_BTD + change_BTD
         if delta_BTD is None:
             return resid_BTD
-        length_BT = delta_BTD.norm(dim=-1)
         self.proof.select(taken_BT)
-        ratio_BT = length_BT / before_BTD.norm(dim=-1).clamp_min(1e-30)
-        self.proof.count(layer, (length_BT > 0).cpu().numpy(), current.generated_BT, ratio_BT)
+        proof.count(current.generated_BT, torch.linalg.vector_norm(delta_BTD, dim=-1), resid_BTD)
         return before_BTD + delta_BTD
+
+    def _wanted(self, member: _Member, proof: LayerProof, current: _Pass) -> np.ndarray | None:
+        """Tokens that a member's place selects and its conditions hold at; None when one of them holds nowhere."""
+        selected_BT = current.selected(member)
+        for condition in member.edit.when:
+            held_BT = current.held[condition]
+            if held_BT is None:
+                proof.skip(selected_BT)
+                return None
+            proof.skip(selected_BT & ~held_BT)
+            selected_BT = selected_BT & held_BT
+        return selected_BT
 
     def _delta_ND(self, member: _Member, resid_ND: Tensor) -> Tensor:
         edit = member.edit
         if edit.op == pb.STEERING_OP_PROJECTION_CAP:
             return projection_change(resid_ND, member.directions_MD, member.low_M, member.high_M)
-        if edit.reads_activations:
-            z_NM = activations(self._saes[edit.layer], resid_ND, member.features_M, without_topk=edit.without_topk)
+        if member.activations is not None:
+            z_NM = member.activations(resid_ND)
         else:
             z_NM = resid_ND.new_zeros(len(resid_ND), len(member.directions_MD))
         return coefficients(edit.op, z_NM, member.strength_M) @ member.directions_MD
 
 
 class _Pass:
-    """What is known about one forward pass, worked out once for all its layers."""
+    """What is known about one forward pass, worked out once for all its layers.
 
-    def __init__(self, tokens: ForwardTokens, lengths_B: np.ndarray, flags_BT: np.ndarray | None) -> None:
+    Args:
+        tokens: what it reads.
+        lengths_B: tokens of every row's prompt.
+        flags_BT: classes of the tokens, where they are asked for.
+        previous: the pass before, whose masks are taken over where they are equal: who keeps something for a mask then
+            sees by its identity that it still holds.
+    """
+
+    def __init__(
+        self, tokens: ForwardTokens, lengths_B: np.ndarray, flags_BT: np.ndarray | None, previous: _Pass | None
+    ) -> None:
         self.tokens, self._flags_BT = tokens, flags_BT
-        self.generated_BT = tokens.valid_BT & (tokens.position_BT >= lengths_B[:, None])
-        self.held: dict[Condition, np.ndarray] = {}
+        #: Whether all masks are the same in every step of decoding, so that one object serves them all.
+        self.repeats = False
+        self._earlier = previous._selected if previous is not None else {}
+        self.valid_BT = tokens.valid_BT
+        self.unpadded = bool(self.valid_BT.all())
+        self.generated_BT = self.valid_BT & (tokens.position_BT >= lengths_B[:, None])
+        #: Tokens at which a condition holds; None for none at all.
+        self.held: dict[Condition, np.ndarray | None] = {}
         self._selected: dict[int, np.ndarray] = {}
 
     def selected(self, member: _Member) -> np.ndarray:
         """Mask of the tokens a member's place selects; not to be changed in place."""
-        known = self._selected.get(id(member.selector))
+        key = id(member.selector)
+        known = self._selected.get(key)
         if known is None:
-            known = self._selected[id(member.selector)] = member.selector(self.tokens, self._flags_BT)
+            known = member.selector(self.tokens, self._flags_BT)
+            earlier = self._earlier.get(key)
+            if earlier is not None and earlier is not known and np.array_equal(earlier, known):
+                known = earlier
+            self._selected[key] = known
         return known
 
 
 class _Constant:
-    """The sum of a layer's constant edits under the masks of the last pass: decoding steps mostly repeat them."""
+    """The sum of a layer's constant edits, kept while its masks stay the same: decoding steps mostly repeat them.
 
-    def __init__(self) -> None:
-        self.masks_EBT: np.ndarray | None = None
+    Args:
+        proof: counts what is changed.
+    """
 
-    def update(self, masks_EBT: np.ndarray, members: list[_Member], resid_BTD: Tensor) -> None:
+    def __init__(self, proof: LayerProof) -> None:
+        self._proof = proof
+        self._pass: _Pass | None = None
+        self._masks: list[np.ndarray] = []
+        self._empty = True
+
+    def add(self, resid_BTD: Tensor, members: list[_Member], current: _Pass) -> Tensor:
+        """The edited stream: one product of masks and vectors, where the pass is not one known already."""
+        if self._pass is not current:
+            self._pass = current
+            masks = [current.selected(member) for member in members]
+            if len(masks) != len(self._masks) or not all(map(operator.is_, masks, self._masks)):
+                self._update(masks, members)
+        if self._empty:
+            return resid_BTD
+        self._proof.count(current.generated_BT, self._length_BT, resid_BTD)
+        return resid_BTD.float() + self._delta_BTD
+
+    def _update(self, masks: list[np.ndarray], members: list[_Member]) -> None:
+        self._masks = masks
+        self._empty = not any(mask_BT.any() for mask_BT in masks)
+        if self._empty:
+            return
         vectors_ED = torch.stack([member.strength_M @ member.directions_MD for member in members])
-        masks_BTE = torch.from_numpy(np.moveaxis(masks_EBT, 0, -1)).to(vectors_ED)
-        self.masks_EBT = masks_EBT
-        self.delta_BTD = masks_BTE @ vectors_ED
-        self.length_BT = self.delta_BTD.norm(dim=-1)
-        self.changed_BT = (self.length_BT > 0).cpu().numpy()
+        masks_BTE = torch.from_numpy(np.stack(masks, -1)).to(vectors_ED)
+        self._delta_BTD = masks_BTE @ vectors_ED
+        self._length_BT = torch.linalg.vector_norm(self._delta_BTD, dim=-1)
 
 
 def _gathered(resid_BTD: Tensor, mask_BT: np.ndarray) -> Tensor:

@@ -1,7 +1,8 @@
 """The arms of a steering experiment: what steering is compared with, so that a difference means something.
 
-Random directions are matched in norm, edit by edit; a foreign feature is one of the same SAE that is about as active.
-Both are drawn anew for every seed: one unlucky direction proves nothing.
+A random direction is as long as the change it stands for, which may be the sum of several edits; foreign features are
+of the same SAE and about as active, and their sum is made as long. Both are drawn anew for every seed: one unlucky
+direction proves nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from qscope.errors import UserError
+from qscope.steering.edit import CONSTANT_OPS
+from qscope.steering.groups import Group, change_of, groups_of, turned
 from qscope.steering.resolve import LayerEdit, ResolvedSpec
 from qscope.steering.saes import Saes
 from qscope.steering.scales import WITHOUT_STRENGTH
@@ -85,6 +88,8 @@ def refuse_meaningless_controls(
             if prompt_prefix:
                 continue
             problem, remedy = "Control prompt needs a text to ask with", "Set steer.baselines.prompt_prefix."
+        elif not spec.edits:
+            problem, remedy = f"Control {name} needs edits, and the spec has none", "Remove it, or add an edit."
         elif control != steer_pb2.STEERING_CONTROL_FOREIGN and not ops_add:
             problem, remedy = f"Control {name} needs edits that add", "Remove it, or use op: add."
         elif control == steer_pb2.STEERING_CONTROL_FOREIGN and not has_features:
@@ -117,33 +122,57 @@ def control_arm(
         case steer_pb2.STEERING_CONTROL_FLIPPED:
             edits = [dataclasses.replace(edit, strength_M=-edit.strength_M) for edit in spec.edits]
         case steer_pb2.STEERING_CONTROL_RANDOM:
-            edits = [_random(edit, generator) for edit in spec.edits]
+            edits = [_random(group, generator) for group in groups_of(spec)]
         case steer_pb2.STEERING_CONTROL_FOREIGN:
             taken = {(edit.layer, feature) for edit in spec.edits for feature in edit.features}
-            edits = [_foreign(edit, generator, saes, activity_of(edit.layer), taken) for edit in spec.edits]
+            groups = groups_of(spec)
+            replaced = {
+                id(own): other
+                for group in groups
+                for own, other in zip(
+                    group, _foreign_group(group, generator, saes, activity_of(group[0].layer), taken), strict=True
+                )
+            }
+            # In the order of the spec: it decides which of several edits of a token comes first.
+            edits = [replaced[id(edit)] for edit in spec.edits]
         case _:
             raise AssertionError(f"control {control}")
     name = steer_pb2.SteeringControl.Name(control).removeprefix("STEERING_CONTROL_").lower()
-    return ResolvedSpec(tuple(edits), spec.conflict, spec.abort_when, f"{name}:{generator.initial_seed()}:{spec.hash}")
+    # No strength is the unsteered text, which nothing ends early.
+    aborts = () if control == steer_pb2.STEERING_CONTROL_ZERO else spec.abort_when
+    return ResolvedSpec(tuple(edits), spec.conflict, aborts, f"{name}:{generator.initial_seed()}:{spec.hash}")
 
 
-def _random(edit: LayerEdit, generator: torch.Generator) -> LayerEdit:
-    """One random direction in the place of the edit's whole change, of the same length.
+def _random(group: Group, generator: torch.Generator) -> LayerEdit:
+    """One random direction in the place of the whole change of a group of edits, of the same length."""
+    return turned(group, torch.randn(group[0].directions_MD.shape[1:], generator=generator))
 
-    Several features add up to one change, longer or shorter than its parts: the sum is what is matched.
+
+def _foreign_group(
+    group: Group, generator: torch.Generator, saes: Saes, activity: Activity, taken: set[tuple[int, int]]
+) -> list[LayerEdit]:
+    """Every feature of a group replaced, and the sum of what it adds made as long as before.
+
+    Where several are added, the angles between them decide how long their sum is, and foreign ones have other angles.
+    One feature alone, or an operation whose change depends on the stream, is matched direction by direction.
     """
-    change_D = edit.strength_M @ edit.directions_MD
-    random_D = torch.randn(change_D.shape, generator=generator)
-    # Suppressing goes the other way along the same direction, as it does with the feature.
-    sign = -1.0 if bool((edit.strength_M < 0).all()) else 1.0
-    direction_MD = (random_D / random_D.norm() * change_D.norm() * sign)[None]
-    return dataclasses.replace(edit, features=(), directions_MD=direction_MD, strength_M=torch.ones(1))
+    edits: list[LayerEdit] = []
+    for edit in group:
+        edits.append(_foreign(edit, generator, saes, activity, taken))
+        # Two features of a group that became the same one would be one feature at twice the strength.
+        taken = taken | {(edit.layer, feature) for feature in edits[-1].features}
+    if group[0].op not in CONSTANT_OPS or sum(len(edit.features) for edit in group) == 1:
+        return edits
+    own, foreign = change_of(group).norm(), change_of(edits).norm()
+    if not foreign > 0:
+        return edits
+    return [dataclasses.replace(edit, directions_MD=edit.directions_MD * (own / foreign)) for edit in edits]
 
 
 def _foreign(
     edit: LayerEdit, generator: torch.Generator, saes: Saes, activity: Activity, taken: set[tuple[int, int]]
 ) -> LayerEdit:
-    """Each feature replaced by one that is about as active; its change is made as long as the original's."""
+    """Each feature replaced by one that is about as active; its direction is made as long as the original's."""
     features, rows = [], []
     for feature in edit.features:
         distance_F = (activity.mean_F.log1p() - activity.mean_F[feature].log1p()).abs()

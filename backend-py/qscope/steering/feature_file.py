@@ -22,7 +22,7 @@ def expand_feature_files(
         at: field of the spec, for errors.
 
     Returns:
-        The spec, and what the files know of their features' maxima and their layers' residual norms.
+        The spec, and what the files know of their features' maxima and their layers' residual norms (above 0).
 
     Raises:
         UserError: a file is missing or damaged, belongs to another model or other SAEs, or names no feature of a
@@ -47,8 +47,11 @@ def expand_feature_files(
             part.layers[:] = [layer]
             part.features[:] = [entry.feature for entry in best]
             for entry in best:
-                scales.max_activation[layer, entry.feature] = entry.max_activation
-                scales.median_norm[layer] = entry.median_residual_norm
+                # 0 means that whoever wrote the file did not measure it.
+                if entry.max_activation > 0:
+                    scales.max_activation[layer, entry.feature] = entry.max_activation
+                if entry.median_residual_norm > 0:
+                    scales.median_norm[layer] = entry.median_residual_norm
     return expanded, scales
 
 

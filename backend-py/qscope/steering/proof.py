@@ -1,6 +1,7 @@
 """Evidence that an edit reached the model: what was changed, where, and by how much.
 
-Sizes are summed on the device and read once at the end: asking after every step would make it wait.
+Sizes stay on the device and are summed up many steps at a time: asking after every step would make the device wait, and
+on a small model even the few operations of a sum are felt.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from qscope.v1 import steering_pb2
+
+#: What may wait to be summed up at one layer: columns of the batch, and numbers of the residual stream.
+_COLUMNS, _NUMBERS = 64, 1 << 20
 
 
 @dataclass
@@ -76,21 +80,15 @@ class Proof:
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self._rows, self._device = rows, device
-        self._layers: dict[int, _Layer] = {}
+        self._layers: dict[int, LayerProof] = {}
         self._selected_B = np.zeros(rows, dtype=np.int64)
         self.forward_passes = 0
 
-    def count(self, layer: int, changed_BT: np.ndarray, generated_BT: np.ndarray, ratio_BT: Tensor) -> None:
-        """Adds the changed tokens of one pass; ``ratio_BT`` is |change| / |residual|, zero where nothing changed."""
-        known = self._at(layer)
-        known.generated_B += (changed_BT & generated_BT).sum(1)
-        known.prompt_B += (changed_BT & ~generated_BT).sum(1)
-        known.sum_B += ratio_BT.sum(1)
-        known.max_B = torch.maximum(known.max_B, ratio_BT.amax(1))
-
-    def skip(self, layer: int, skipped_BT: np.ndarray) -> None:
-        """Adds selected tokens at which a condition did not hold."""
-        self._at(layer).skipped_B += skipped_BT.sum(1)
+    def at(self, layer: int) -> LayerProof:
+        """The counters of a decoder block."""
+        if layer not in self._layers:
+            self._layers[layer] = LayerProof(self._rows, self._device)
+        return self._layers[layer]
 
     def select(self, selected_BT: np.ndarray) -> None:
         """Adds tokens that an edit looked at, changed or not."""
@@ -100,6 +98,7 @@ class Proof:
         """The counts by row."""
         proofs = [RowProof(selected=int(n)) for n in self._selected_B]
         for layer, known in self._layers.items():
+            known.sum_up()
             sums, largest = known.sum_B.tolist(), known.max_B.tolist()
             for row, proof in enumerate(proofs):
                 prompt, generated = int(known.prompt_B[row]), int(known.generated_B[row])
@@ -112,14 +111,51 @@ class Proof:
                 )
         return proofs
 
-    def _at(self, layer: int) -> _Layer:
-        if layer not in self._layers:
-            self._layers[layer] = _Layer(self._rows, self._device)
-        return self._layers[layer]
 
+class LayerProof:
+    """Counters of one layer, by row.
 
-class _Layer:
+    Args:
+        rows: rows of the batch.
+        device: of the residual stream.
+    """
+
     def __init__(self, rows: int, device: torch.device) -> None:
         self.prompt_B, self.generated_B, self.skipped_B = (np.zeros(rows, dtype=np.int64) for _ in range(3))
         self.sum_B = torch.zeros(rows, device=device)
         self.max_B = torch.zeros(rows, device=device)
+        self._waiting: list[tuple[np.ndarray, Tensor, Tensor]] = []
+        self._columns = self._numbers = 0
+
+    def count(self, generated_BT: np.ndarray, change_BT: Tensor, resid_BTD: Tensor) -> None:
+        """Adds the tokens of one pass.
+
+        Args:
+            generated_BT: True at tokens the model wrote.
+            change_BT: length of the change, zero where nothing changed.
+            resid_BTD: the unedited residual stream. It is kept for a while, so nobody may write into it.
+        """
+        self._waiting.append((generated_BT, change_BT, resid_BTD))
+        self._columns += generated_BT.shape[1]
+        self._numbers += resid_BTD.numel()
+        if self._columns >= _COLUMNS or self._numbers >= _NUMBERS:
+            self.sum_up()
+
+    def skip(self, skipped_BT: np.ndarray) -> None:
+        """Adds selected tokens at which a condition did not hold."""
+        self.skipped_B += skipped_BT.sum(1)
+
+    def sum_up(self) -> None:
+        """Adds up what waits. Synchronises with the device."""
+        if not self._waiting:
+            return
+        generated_BT = np.concatenate([one[0] for one in self._waiting], 1)
+        change_BT = torch.cat([one[1] for one in self._waiting], 1)
+        resid_BT = torch.cat([torch.linalg.vector_norm(one[2].float(), dim=-1) for one in self._waiting], 1)
+        self._waiting, self._columns, self._numbers = [], 0, 0
+        ratio_BT = change_BT / resid_BT.clamp_min(1e-30)
+        self.sum_B += ratio_BT.sum(1)
+        self.max_B = torch.maximum(self.max_B, ratio_BT.amax(1))
+        changed_BT = (change_BT > 0).cpu().numpy()
+        self.generated_B += (changed_BT & generated_BT).sum(1)
+        self.prompt_B += (changed_BT & ~generated_BT).sum(1)

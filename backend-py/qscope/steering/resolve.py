@@ -55,6 +55,18 @@ class LayerEdit:
     def reads_activations(self) -> bool:
         return self.op in ACTIVATION_OPS
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether its strengths leave every stream as it is: adding 0, scaling by 1, raising to 0 what is not below."""
+        match self.op:
+            case pb.STEERING_OP_ADD:
+                return not bool(self.strength_M.any())
+            case pb.STEERING_OP_SCALE:
+                return bool((self.strength_M == 1).all())
+            case pb.STEERING_OP_CLAMP_MIN:
+                return bool((self.strength_M <= 0).all())
+        return False
+
 
 @dataclass(frozen=True, eq=False)
 class ResolvedSpec:
@@ -74,8 +86,8 @@ class ResolvedSpec:
 
     @property
     def changes_nothing(self) -> bool:
-        """True for the empty spec and for one whose every strength is zero."""
-        return all(edit.op == pb.STEERING_OP_ADD and not bool(edit.strength_M.any()) for edit in self.edits)
+        """True for a spec that asks for no change: the empty one, and one whose every strength leaves things alone."""
+        return all(edit.changes_nothing for edit in self.edits)
 
 
 def refuse_unknown(spec: pb.SteeringSpec, *, n_layers: int, saes: Saes, at: str = "steering") -> None:
@@ -111,7 +123,7 @@ def resolve(
 
     Raises:
         UserError: LAYER_OUT_OF_RANGE, FEATURE_OUT_OF_RANGE, VECTOR_UNUSABLE, FEATURE_TWICE, STEERING_CONFLICT,
-            UNIT_UNKNOWN, CONDITION_TOO_HIGH, or what the SAEs raise.
+            UNIT_UNKNOWN, STRENGTH_UNUSABLE, CONDITION_TOO_HIGH, or what the SAEs raise.
     """
     edits: list[LayerEdit] = []
     for index, edit in enumerate(spec.edits):
@@ -230,17 +242,18 @@ def _vectors(edit: pb.SteeringEdit, n_layers: int, d_model: int, at: str) -> dic
 
 
 def _usable(vector_D: Tensor, d_model: int, at: str, what: str) -> Tensor:
-    problem = ""
+    # In the precision it is used in: 1e300 is infinite there, and 1e-60 is nothing.
+    vector_D, problem = vector_D.float(), ""
     if len(vector_D) != d_model:
         problem = f"has {len(vector_D)} numbers, and the model's residual stream {d_model}"
     elif not bool(torch.isfinite(vector_D).all()):
-        problem = "holds numbers that are not finite"
+        problem = "holds numbers that are not finite in float32"
     elif not bool(vector_D.any()):
-        problem = "is zero everywhere"
+        problem = "is zero everywhere in float32"
     if problem:
         # A direction that silently does nothing is the classic way to steer in vain.
         raise UserError(f"{what} {problem}.", remedy="Make the direction again.", reason="VECTOR_UNUSABLE", field=at)
-    return vector_D.float()
+    return vector_D
 
 
 def _numbers(
@@ -253,13 +266,19 @@ def _numbers(
     scales: Scales,
     at: str,
 ) -> LayerEdit:
-    length_M = directions_MD.norm(dim=1)
+    # In float64: the squares of numbers that float32 holds may not fit it.
+    length_M = directions_MD.double().norm(dim=1)
+    capped = edit.op == pb.STEERING_OP_PROJECTION_CAP
     plain = edit.op == pb.STEERING_OP_SCALE or edit.op in WITHOUT_STRENGTH
+    if capped or (edit.unit == pb.STRENGTH_UNIT_NORM and not plain):
+        _refuse_without_length(length_M, layer, features, at)
     if plain or edit.unit == pb.STRENGTH_UNIT_RAW:
         unit_M = torch.ones_like(length_M)
         projected_M = unit_M
     elif edit.unit == pb.STRENGTH_UNIT_MAX:
-        unit_M = torch.tensor([_maximum(scales, layer, feature, f"{at}.unit") for feature in features])
+        unit_M = torch.tensor(
+            [_maximum(scales, layer, feature, f"{at}.unit") for feature in features], dtype=torch.float64
+        )
         projected_M = unit_M * length_M
     else:
         norm = scales.median_norm.get(layer, 0.0)
@@ -272,20 +291,68 @@ def _numbers(
             )
         unit_M = norm / length_M
         projected_M = torch.full_like(length_M, norm)
-    capped = edit.op == pb.STEERING_OP_PROJECTION_CAP
-    return LayerEdit(
+    directions_MD = (directions_MD / length_M[:, None]).float() if capped else directions_MD
+    numbers = LayerEdit(
         index=index,
         layer=layer,
         op=edit.op,
         features=features,
-        directions_MD=directions_MD / length_M[:, None] if capped else directions_MD,
-        strength_M=edit.strength * unit_M,
-        low_M=edit.low * projected_M,
-        high_M=edit.high * projected_M,
+        directions_MD=directions_MD,
+        strength_M=(edit.strength * unit_M).float(),
+        low_M=(edit.low * projected_M).float(),
+        high_M=(edit.high * projected_M).float(),
         where=edit.where,
         when=when,
         without_topk=edit.without_topk,
     )
+    _refuse_unusable_strength(edit, numbers, at)
+    return numbers
+
+
+def _refuse_without_length(length_M: Tensor, layer: int, features: tuple[int, ...], at: str) -> None:
+    """Refuses a decoder row of zeros, as a dead feature may have it, where the unit direction is asked for.
+
+    Raises:
+        UserError: VECTOR_UNUSABLE.
+    """
+    for number, length in enumerate(length_M.tolist()):
+        if not length > 0:
+            what = f"The decoder row of feature {features[number]}" if features else "The direction"
+            raise UserError(
+                f"{what} at layer {layer} has no length, so it points nowhere.",
+                remedy="Choose another feature; this one was never trained.",
+                reason="VECTOR_UNUSABLE",
+                field=f"{at}.features[{number}]" if features else at,
+            )
+
+
+def _refuse_unusable_strength(edit: pb.SteeringEdit, numbers: LayerEdit, at: str) -> None:
+    """Refuses what is finite and not zero in the spec, and infinite or nothing in float32, in which it is computed.
+
+    Raises:
+        UserError: STRENGTH_UNUSABLE, at the field that holds the number.
+    """
+    if edit.op in WITHOUT_STRENGTH:
+        return
+    checked = {"strength": numbers.strength_M @ numbers.directions_MD}
+    if edit.op == pb.STEERING_OP_PROJECTION_CAP:
+        checked = {"low": numbers.low_M, "high": numbers.high_M}
+    for name, values in checked.items():
+        if not bool(torch.isfinite(values).all()):
+            raise UserError(
+                f"{name.capitalize()} {getattr(edit, name):g} makes a change at layer {numbers.layer} that float32 "
+                "cannot hold.",
+                remedy="Lower it: with unit norm, 1 is already as long as the residual stream itself.",
+                reason="STRENGTH_UNUSABLE",
+                field=f"{at}.{name}",
+            )
+    if edit.op == pb.STEERING_OP_ADD and edit.strength and not bool(numbers.strength_M.all()):
+        raise UserError(
+            f"Strength {edit.strength:g} is nothing in float32 at layer {numbers.layer}: it would change no text.",
+            remedy="Raise it, or set it to 0.",
+            reason="STRENGTH_UNUSABLE",
+            field=f"{at}.strength",
+        )
 
 
 def _maximum(scales: Scales, layer: int, feature: int, at: str) -> float:

@@ -13,10 +13,13 @@ from qscope.data import TokenStream, open_text
 from qscope.errors import UserError
 from qscope.features.encoders import sae_record
 from qscope.models import LoadedModel
+from qscope.models.device import available_memory
 from qscope.sae import formats
 from qscope.sae.hook_check import hook_self_test
 from qscope.sae.identity import check_pair
 from qscope.sae.store import SaeStore, open_store, read_facts
+from qscope.sae.store.budget import ByteBudget
+from qscope.sae.store.reading import SHARE
 from qscope.sae.topk import TopKSae
 from qscope.v1.text_pb2 import TextSource
 
@@ -95,8 +98,9 @@ class StoredSaes:
     """SAEs of one file, folder or repository, layer by layer as they are needed.
 
     Adding a feature reads one row. qscope's own layout already keeps decoder rows together; other layouts are converted
-    once (:mod:`qscope.sae.store`). A whole SAE is only loaded where activations are read, and then its hook point is
-    tested on a short text.
+    once (:mod:`qscope.sae.store`). A whole SAE is only loaded where activations are read, and the first time its hook
+    point is tested on a short text. All layers share one budget of memory; a whole SAE that was given up for others is
+    loaded again.
 
     Args:
         place: what :func:`qscope.sae.formats.load` takes.
@@ -122,7 +126,8 @@ class StoredSaes:
         self._tell, self._warn = tell, warn
         self._native: dict[int, TopKSae] = {}
         self._stores: dict[int, SaeStore] = {}
-        self._whole: dict[int, TopKSae] = {}
+        self._copies: ByteBudget[TopKSae] | None = None
+        self._tested: set[int] = set()
         self._said: set[str] = set()
         self._layout = formats.detect(place).layout if Path(place).expanduser().exists() else ""
 
@@ -139,16 +144,31 @@ class StoredSaes:
         return self._stores[layer].directions(layer, features)
 
     def whole(self, layer: int) -> TopKSae:
+        """The SAE on the model's device.
+
+        Raises:
+            UserError: it does not fit the memory that SAEs may use (OUT_OF_BUDGET).
+        """
         self._open(layer)
-        if layer not in self._whole:
-            device, dtype = self._loaded.device, self._loaded.dtype
-            self._whole[layer] = (
-                self._native[layer].to(device, dtype)
-                if layer in self._native
-                else self._stores[layer].sae(layer, device, dtype)
+        device, dtype = self._loaded.device, self._loaded.dtype
+        sae = self._copy(layer) if layer in self._native else self._stores[layer].sae(layer, device, dtype)
+        if layer not in self._tested:
+            self._test_hook_point(sae)
+            self._tested.add(layer)
+        return sae
+
+    def _copy(self, layer: int) -> TopKSae:
+        """A mapped SAE where and as the model is."""
+        sae, device, dtype = self._native[layer], self._loaded.device, self._loaded.dtype
+        if (sae.W_enc_FD.device.type, sae.dtype) == (device.type, dtype):
+            # Still mapped: the system takes its pages back when it needs them.
+            return sae
+        if self._copies is None:
+            self._copies = ByteBudget(
+                int(available_memory(device) * SHARE), f"memory of {device}", "Steer fewer layers, or use bfloat16."
             )
-            self._test_hook_point(layer)
-        return self._whole[layer]
+        count = sum(tensor.numel() for tensor in sae.tensors().values()) * dtype.itemsize
+        return self._copies.get(layer, count, lambda: sae.to(device, dtype), f"the SAE of layer {layer}")
 
     def fingerprint(self, layer: int) -> str:
         self._open(layer)
@@ -171,17 +191,18 @@ class StoredSaes:
             [layer],
             dtype=dtype,
             offline=self._offline,
+            shares=next(iter(self._stores.values()), None),
             tell=self._warn,
             on_layer=lambda done, count: self._tell(f"converting the SAE of layer {layer}") if done < count else None,
         )
 
-    def _test_hook_point(self, layer: int) -> None:
+    def _test_hook_point(self, sae: TopKSae) -> None:
         source = TextSource(source="embedded-heldout", field="text", split="train", context=_TEST_TOKENS, pack=True)
         reader = open_text(source, at="self-test", seed=0)
         stream = TokenStream(reader, self._loaded.tokenizer, context=_TEST_TOKENS, pack=True, repeat=True)
         batch = stream.next_batch(1)
         assert batch is not None, "the embedded text repeats"
-        self._say(hook_self_test(self._loaded, {layer: self._whole[layer]}, batch.input_ids_BT).warnings)
+        self._say(hook_self_test(self._loaded, {sae.layer: sae}, batch.input_ids_BT).warnings)
 
     def _say(self, warnings: Sequence[str]) -> None:
         """Each warning once: those about the model are the same at every layer."""
@@ -189,3 +210,19 @@ class StoredSaes:
             if warning not in self._said:
                 self._said.add(warning)
                 self._warn(warning)
+
+
+def state_of(place: Path | str) -> tuple[tuple[str, int, int], ...]:
+    """Names, times (ns) and sizes (bytes) of the files of SAEs on disk: another when they were written again.
+
+    Raises:
+        UserError: nothing is there, or what is there is damaged.
+    """
+    folder = Path(place).expanduser()
+    if not folder.exists():
+        # A repository: its files are kept by revision.
+        return ()
+    files: list[Path] = []
+    for item in formats.detect(folder).places.values():
+        files += sorted(item.iterdir()) if item.is_dir() else [item]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from qscope.v1 import steering_pb2 as pb
+
+Key = TypeVar("Key")
 
 #: Operations that look at neither strength nor low and high.
 WITHOUT_STRENGTH = frozenset({pb.STEERING_OP_ZERO, pb.STEERING_OP_NEGATE})
@@ -25,9 +28,9 @@ class Scales:
     source: str = ""
 
     def add(self, other: Scales) -> None:
-        """Takes over what is not known yet."""
-        self.median_norm = other.median_norm | self.median_norm
-        self.max_activation = other.max_activation | self.max_activation
+        """Takes over what is not known yet; a value that is not above 0 is none."""
+        self.median_norm = other.median_norm | _known(self.median_norm)
+        self.max_activation = other.max_activation | _known(self.max_activation)
         self.source = self.source or other.source
 
     def missing(self, spec: pb.SteeringSpec) -> tuple[list[int], list[tuple[int, int]]]:
@@ -37,7 +40,7 @@ class Scales:
             for edit in spec.edits
             if edit.unit == pb.STRENGTH_UNIT_NORM and edit.op not in WITHOUT_STRENGTH
             for layer in edit.layers
-            if layer not in self.median_norm
+            if not self.median_norm.get(layer, 0.0) > 0
         }
         features = {
             (layer, feature)
@@ -45,6 +48,10 @@ class Scales:
             if edit.unit == pb.STRENGTH_UNIT_MAX and edit.op not in WITHOUT_STRENGTH
             for layer in edit.layers
             for feature in edit.features
-            if (layer, feature) not in self.max_activation
+            if not self.max_activation.get((layer, feature), 0.0) > 0
         }
         return sorted(layers), sorted(features)
+
+
+def _known(values: dict[Key, float]) -> dict[Key, float]:
+    return {key: value for key, value in values.items() if value > 0}

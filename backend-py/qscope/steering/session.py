@@ -7,12 +7,13 @@ in turn, and closing the generator ends the work with nothing left behind.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
 from qscope.models import LoadedModel, choose_device, load_model, use_threads
 from qscope.models.generation import Generation, TextStream, refuse_beyond_context
 from qscope.models.kernels import implementation_facts
@@ -20,12 +21,14 @@ from qscope.models.prompts import Prompt, render_prompt
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.resolver import SpecResolver
-from qscope.steering.saes import NoSaes, StoredSaes
+from qscope.steering.saes import NoSaes, StoredSaes, state_of
 from qscope.v1 import inference_pb2 as pb
 
 Messages = Iterator[pb.GenerateResponse]
 #: Turns the name of SAEs in a request (a run id, a path, a repository) into what `formats.load` takes.
 FindSaes = Callable[[str], Path | str]
+#: Sets of SAEs kept beside the model. Each may use half of what is free when it is first used.
+_MOST_SAES = 3
 
 
 class WarmModel:
@@ -34,7 +37,9 @@ class WarmModel:
     def __init__(self) -> None:
         self._key: bytes = b""
         self._loaded: LoadedModel | None = None
-        self._resolvers: dict[str, tuple[Path | str, SpecResolver]] = {}
+        # By place; the one used last stands last.
+        self._resolvers: OrderedDict[str, tuple[object, SpecResolver]] = OrderedDict()
+        self._latest = ""
         self._warnings: list[str] = []
 
     def model(self, request: pb.GenerateRequest) -> Iterator[pb.GenerateResponse | LoadedModel]:
@@ -49,7 +54,7 @@ class WarmModel:
         if self._loaded is None or key != self._key:
             yield _notice(f"loading {request.model}")
             # The old model first: two would need the memory of both.
-            self._loaded, self._resolvers = None, {}
+            self._loaded, self._resolvers = None, OrderedDict()
             use_threads(request.compute.threads)
             self._loaded = load_model(request.model, request.model_options, choose_device(request.compute.device))
             self._key = key
@@ -58,16 +63,26 @@ class WarmModel:
     def saes(self, name: str, find: FindSaes, *, offline: bool) -> SpecResolver:
         """What turns specs over the SAEs called `name` into numbers; it keeps what it loaded and measured."""
         assert self._loaded is not None
-        known = self._resolvers.get(name)
         try:
             place = find(name)
         except UserError as error:
             # Plain vectors need no SAE: the fault is one when a feature is asked for.
             return SpecResolver(self._loaded, NoSaes(error))
-        if known is None or known[0] != place:
-            # "latest" moves on with every training.
+        key, state = str(place), state_of(place)
+        if name == "latest":
+            # It moves on with every training; who wants the older SAEs names them.
+            if self._latest != key:
+                self._resolvers.pop(self._latest, None)
+            self._latest = key
+        known = self._resolvers.pop(key, None)
+        if known is None or known[0] != state:
+            # The old ones first: their memory is free for the new ones, unless a request still uses them.
+            known = None
+            while len(self._resolvers) >= _MOST_SAES:
+                self._resolvers.popitem(last=False)
             saes = StoredSaes(place, self._loaded, offline=offline, warn=self._warnings.append, at="sae")
-            known = self._resolvers[name] = (place, SpecResolver(self._loaded, saes))
+            known = (state, SpecResolver(self._loaded, saes))
+        self._resolvers[key] = known
         return known[1]
 
     def take_warnings(self) -> list[str]:
@@ -76,14 +91,23 @@ class WarmModel:
         return taken
 
 
-def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Messages:
+def generate(
+    warm: WarmModel, request: pb.GenerateRequest, find: FindSaes, is_cancelled: Callable[[], bool] = lambda: False
+) -> Messages:
     """Serves one request.
+
+    Args:
+        warm: the model.
+        request: what is asked for.
+        find: finds the SAEs.
+        is_cancelled: asked where much is done between two messages; the request then ends there.
 
     Yields:
         notices, ``started``, steps and row ends, ``finished``.
 
     Raises:
         UserError: everything a user can mend, before the first token; NOTHING_STEERED after the last.
+        Stopped: it was cancelled between two messages.
     """
     loaded: LoadedModel | None = None
     for item in warm.model(request):
@@ -100,7 +124,7 @@ def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Me
     for index, prompt in enumerate(prompts):
         refuse_beyond_context(loaded, len(prompt), request.sampling.max_tokens, at=f"rows[{index}].prompt")
     resolver = warm.saes(request.sae or "latest", find, offline=request.model_options.offline)
-    specs = _resolve_rows(request, resolver)
+    specs = _resolve_rows(request, resolver, is_cancelled)
     batch = SteeredBatch(loaded, prompts, specs, resolver.saes)
     for sentence in warm.take_warnings():
         yield _notice(sentence, warning=True)
@@ -110,18 +134,24 @@ def generate(warm: WarmModel, request: pb.GenerateRequest, find: FindSaes) -> Me
         )
     )
     yield from _run(loaded, prompts, request, specs, batch, began)
-    batch.refuse_if_nothing_happened()
+    batch.refuse_if_nothing_happened(at="rows[{row}].steering")
 
 
-def _resolve_rows(request: pb.GenerateRequest, resolver: SpecResolver) -> list[ResolvedSpec]:
+def _resolve_rows(
+    request: pb.GenerateRequest, resolver: SpecResolver, is_cancelled: Callable[[], bool]
+) -> list[ResolvedSpec]:
     """One resolved spec per row; rows with equal messages share one."""
     known: dict[bytes, ResolvedSpec] = {}
     specs = []
     for index, row in enumerate(request.rows):
         key = row.steering.SerializeToString(deterministic=True)
         if key not in known:
+            # Reading files, converting SAEs and measuring units take long, and no message is sent meanwhile.
+            if is_cancelled():
+                raise Stopped
             at = f"rows[{index}].steering"
-            known[key] = resolver.resolve(resolver.expand(row.steering, at=at), at=at)
+            spec, scales = resolver.expand(row.steering, at=at)
+            known[key] = resolver.resolve(spec, scales, at=at, should_stop=is_cancelled)
         specs.append(known[key])
     return specs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from qscope.data import TokenStream
+from qscope.errors import Stopped
 from qscope.features.loops import find_loop
 from qscope.models import LoadedModel
-from qscope.models.hooks import edit_residuals
-from qscope.models.prompts import Prompt
+from qscope.models.hooks import ResidualEdits
+from qscope.models.prompts import prompt_of_ids
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.saes import Saes
@@ -37,12 +38,15 @@ class NeutralCost:
         loss: nats per token with the change.
         base_loss: without it.
         kl: mean KL(unsteered || steered) per token, nats.
+        changed_positions: tokens changed in the whole text, all layers; 0 where a change that selects or reacts to
+            something found nothing, and cost nothing for that reason alone.
     """
 
     tokens: int
     loss: float
     base_loss: float
     kl: float
+    changed_positions: int
 
     @property
     def perplexity_ratio(self) -> float:
@@ -57,6 +61,9 @@ def neutral_costs(
     stream: TokenStream,
     tokens: int,
     saes: Saes,
+    *,
+    on_progress: Callable[[int, int], None] = lambda read, wanted: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[NeutralCost]:
     """Cost of each spec on the same text.
 
@@ -69,8 +76,14 @@ def neutral_costs(
         stream: neutral text; full sequences, as packing makes them.
         tokens: how many to measure at least.
         saes: the SAEs.
+        on_progress: called with the tokens measured so far and those wanted, each times the specs.
+        should_stop: asked before every pass.
+
+    Raises:
+        Stopped: when asked to stop.
     """
     sums_S3 = torch.zeros(len(specs), 2, dtype=torch.float64)
+    changed_S = [0] * len(specs)
     base_sum, count = 0.0, 0
     rows = max(1, _LOGITS_AT_ONCE // (loaded.facts.vocab_size * stream.context))
     while count < tokens:
@@ -85,17 +98,26 @@ def neutral_costs(
         measured_BT = mask_BT[:, half:].to(loaded.device)
         clean_BTV = _log_probs(loaded, ids_BT, mask_BT, half)
         base_sum -= _picked(clean_BTV, target_BT)[measured_BT].double().sum().item()
-        count += int(measured_BT.sum())
-        prompts = [Prompt("", ids_T[:half].numpy(), np.zeros(half, np.uint8)) for ids_T in ids_BT]
+        measured = int(measured_BT.sum())
+        count += measured
+        # Flagged like any prompt: `where` may leave special tokens out.
+        prompts = [prompt_of_ids(loaded.tokenizer, ids_T[:half].tolist()) for ids_T in ids_BT]
         for index, spec in enumerate(specs):
+            if should_stop():
+                raise Stopped
             steered = SteeredBatch(loaded, prompts, [spec] * len(prompts), saes)
-            with edit_residuals(loaded, steered.edits()):
+            with ResidualEdits(loaded, steered.edits()):
                 new_BTV = _log_probs(loaded, ids_BT, mask_BT, half)
             sums_S3[index, 0] -= _picked(new_BTV, target_BT)[measured_BT].double().sum().cpu()
             kl_BT = (clean_BTV.exp() * (clean_BTV - new_BTV)).sum(-1)
             sums_S3[index, 1] += kl_BT[measured_BT].double().sum().cpu()
+            changed_S[index] += sum(proof.changed for proof in steered.row_proofs())
+            on_progress(len(specs) * (count - measured) + (index + 1) * measured, len(specs) * max(tokens, count))
     assert count > 0, "the neutral text is empty"
-    return [NeutralCost(count, loss / count, base_sum / count, kl / count) for loss, kl in sums_S3.tolist()]
+    return [
+        NeutralCost(count, loss / count, base_sum / count, kl / count, changed)
+        for (loss, kl), changed in zip(sums_S3.tolist(), changed_S, strict=True)
+    ]
 
 
 def _log_probs(loaded: LoadedModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, half: int) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Side:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, float], Mapping[str, float]]
+    rows: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, float], Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """One entry per arm and factor, in the order of the rows.
 

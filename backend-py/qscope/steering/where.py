@@ -96,8 +96,18 @@ class Selector:
         """Whether classes of tokens are asked for."""
         return any(part is not None and part.needs_kinds for part in (self._only, self._except))
 
+    @property
+    def by_phase_alone(self) -> bool:
+        """Whether all tokens that the model wrote are treated alike, whatever they are."""
+        return self._only is None and self._except is None
+
     def __call__(self, tokens: ForwardTokens, flags_BT: np.ndarray | None) -> np.ndarray:
-        """Mask [B, T] of the selected tokens; ``flags_BT`` from :class:`TokenKinds` when classes are asked for."""
+        """Mask [B, T] of the selected tokens; not to be changed in place.
+
+        Args:
+            tokens: what the pass reads.
+            flags_BT: from :class:`TokenKinds`, when classes are asked for.
+        """
         position_BT = tokens.position_BT
         mask_BT = tokens.valid_BT & self._rows_B1
         if not self.place.include_first_token:

@@ -31,6 +31,11 @@ class _Request:
     def waiting(self) -> bool:
         return self.mailbox.qsize() >= _MOST_UNREAD
 
+    @property
+    def runnable(self) -> bool:
+        """Whether there is something to do for it: a message to make, or to end it."""
+        return self.cancelled or not self.waiting
+
     def advance(self) -> bool:
         """Makes the next message; False when there is none any more."""
         try:
@@ -89,13 +94,13 @@ class ModelThread:
                 while not self._requests:
                     self._changed.wait()
                 request = self._requests.popleft()
-                if request.waiting and not request.cancelled:
-                    # All of them may wait for their readers: then a pause costs nothing.
-                    self._requests.append(request)
-                    self._changed.wait(0.01)
-                    continue
                 # Kept in the line while it is served, so that `busy` is true.
                 self._requests.append(request)
+                if not request.runnable:
+                    # A pause while others could go on would slow each of their tokens down.
+                    if not any(other.runnable for other in self._requests):
+                        self._changed.wait(0.01)
+                    continue
             if request.cancelled or not request.advance():
                 request.close()
                 with self._changed:
@@ -116,7 +121,7 @@ class InferenceService:
     async def generate(
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
-        call = _Request(lambda: self._serve(request), asyncio.get_running_loop())
+        call = _Request(lambda: self._serve(request, lambda: call.cancelled), asyncio.get_running_loop())
         self._model.submit(call)
         try:
             while (item := await call.mailbox.get()) is not None:
@@ -127,7 +132,9 @@ class InferenceService:
             # Also reached when the client cancels or goes away.
             self._model.cancel(call)
 
-    def _serve(self, request: inference_pb2.GenerateRequest) -> Iterator[inference_pb2.GenerateResponse]:
+    def _serve(
+        self, request: inference_pb2.GenerateRequest, is_cancelled: Callable[[], bool]
+    ) -> Iterator[inference_pb2.GenerateResponse]:
         # In the model's thread: the import of torch takes seconds.
         from qscope.recipes.shared import place_feature_files, place_of_saes
         from qscope.steering.session import WarmModel, generate
@@ -137,4 +144,4 @@ class InferenceService:
         runs = Path(request.runs_folder)
         for row in request.rows:
             place_feature_files(row.steering, runs)
-        return generate(self._warm, request, lambda name: place_of_saes(name, runs, at="sae"))
+        return generate(self._warm, request, lambda name: place_of_saes(name, runs, at="sae"), is_cancelled)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qscope.data import TokenStream, open_text
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
 from qscope.models import capture_residuals
 from qscope.sae.topk import dense_codes
 from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
@@ -84,3 +84,30 @@ def test_equal_texts_have_no_difference_and_that_is_said(loaded):
     with pytest.raises(UserError) as caught:
         with_directions(spec, {LAYER: diff_in_means(de, de)}, "x")
     assert caught.value.reason == "BASELINE_EMPTY"
+
+
+def test_residuals_need_no_sae(loaded):
+    both = [class_means(loaded, stream(loaded, "de"), 100, saes, [LAYER])[LAYER] for saes in (SAES, None)]
+    torch.testing.assert_close(both[1].resid_D, both[0].resid_D, rtol=0, atol=0)
+    assert both[1].count == both[0].count
+    assert len(both[1].code_F) == 0
+
+
+def test_means_tell_how_far_they_are_and_obey_a_stop(loaded):
+    told: list[tuple[int, int]] = []
+    whole = class_means(loaded, stream(loaded, "de"), 400, SAES, [LAYER], on_progress=lambda *now: told.append(now))
+    assert len(told) > 1
+    assert told[-1] == (whole[LAYER].count, whole[LAYER].count)
+    assert [wanted for _, wanted in told[:-1]] == [400] * (len(told) - 1)
+    told.clear()
+    with pytest.raises(Stopped):
+        class_means(
+            loaded,
+            stream(loaded, "de"),
+            400,
+            SAES,
+            [LAYER],
+            on_progress=lambda *now: told.append(now),
+            should_stop=lambda: bool(told),
+        )
+    assert len(told) == 1

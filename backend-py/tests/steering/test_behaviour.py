@@ -9,7 +9,8 @@ import torch
 from qscope.errors import UserError
 from qscope.models import capture_residuals, logits_of
 from qscope.models.forward_tokens import ForwardTokens
-from qscope.models.hooks import edit_residuals
+from qscope.models.generation import Generation
+from qscope.models.hooks import ResidualEdits
 from qscope.models.prompts import ANSWER, SPECIAL, TEMPLATE, THINK, render_prompt
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.edit import activations
@@ -50,7 +51,7 @@ def edited_positions(loaded, spec) -> list[int]:
     hooks = batch.edits()
     inner = hooks[layer]
     hooks[layer] = lambda resid_BTD, tokens: seen.append(inner(resid_BTD, tokens)) or seen[-1]
-    with edit_residuals(loaded, hooks):
+    with ResidualEdits(loaded, hooks):
         logits_of(loaded, torch.tensor([LONG]))
     return (seen[0][0] - clean).norm(dim=1).nonzero()[:, 0].tolist()
 
@@ -115,7 +116,7 @@ def test_priority_leaves_the_token_to_the_first_edit_and_sum_adds(loaded):
         batch = SteeredBatch(loaded, [prompt_of(LONG)], [resolved(first, second, **more)], SAES)
         seen: list[torch.Tensor] = []
         inner = batch.edits()[1]
-        with edit_residuals(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
+        with ResidualEdits(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
             logits_of(loaded, torch.tensor([LONG]))
         return seen[0][0] - clean
 
@@ -136,7 +137,7 @@ def test_sequential_edits_see_each_other(loaded):
     batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], SAES)
     seen: list[torch.Tensor] = []
     inner = batch.edits()[layer]
-    with edit_residuals(loaded, {layer: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
+    with ResidualEdits(loaded, {layer: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
         logits_of(loaded, torch.tensor([LONG]))
     pushed = clean[2] + 6.0 * sae.W_dec_FD[feature]
     z = activations(sae, pushed[None], torch.tensor([feature]))[0, 0]
@@ -162,7 +163,7 @@ def test_the_projection_cap_bounds_the_projection(loaded):
     batch = SteeredBatch(loaded, [prompt_of(LONG)], [spec], SAES)
     seen: list[torch.Tensor] = []
     inner = batch.edits()[1]
-    with edit_residuals(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
+    with ResidualEdits(loaded, {1: lambda r, t: seen.append(inner(r, t)) or seen[-1]}):
         logits_of(loaded, torch.tensor([LONG]))
     unit = sae_of(1).W_dec_FD[7] / sae_of(1).W_dec_FD[7].norm()
     clean = capture_residuals(loaded, [1], torch.tensor([LONG]))[1][0]
@@ -289,3 +290,53 @@ def test_end_reasons(loaded):
     while not run.done:
         reasons |= run.step().ended
     assert reasons == {0: inference_pb2.END_REASON_LENGTH}
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_pass_is_called_decoding_only_when_every_row_reads_what_it_wrote(loaded, chunk):
+    """Told by the loop, where other drivers have it read off the call; masks are kept from pass to pass on its word."""
+    prompts, told, read = [LONG[:3], LONG[:5]], [], []
+
+    def look(resid_BTD, tokens):
+        told.append(tokens)
+        return resid_BTD
+
+    run = Generation(loaded, prompts, GREEDY, [0, 1], edits={0: look}, prefill_chunk=chunk)
+    reading = ResidualEdits(loaded, {0: lambda resid_BTD, tokens: read.append(tokens) or resid_BTD})
+    with reading:
+        for step in range(5):
+            if step == 3:
+                run.end(0)
+            run.step()
+    prompt_passes = 5 if chunk else 1
+    assert [tokens.decoding for tokens in told] == [False] * prompt_passes + [True, True, False, False]
+    assert not any(tokens.decoding for tokens in read), "who reads the call cannot know"
+    for mine, other in zip(told, read, strict=True):
+        assert (mine.ids_BT == other.ids_BT).all()
+        assert (mine.valid_BT == other.valid_BT).all()
+        assert (mine.position_BT == other.position_BT)[mine.valid_BT].all()
+    written = [len(prompt) for prompt in prompts]
+    assert all((tokens.position_BT[:, 0] >= written).all() for tokens in told if tokens.decoding)
+
+
+@pytest.mark.parametrize("where", [{}, {"only": {"classes": [pb.TOKEN_CLASS_ANSWER]}}])
+def test_a_row_that_ends_early_is_no_longer_edited(loaded, where):
+    specs = [resolved(make_edit([1], [5], "add", 4.0, where=where))] * 2
+    batch = SteeredBatch(loaded, [prompt_of(LONG[:3]), prompt_of(LONG[:5])], specs, SAES)
+    run = Generation(loaded, [LONG[:3], LONG[:5]], GREEDY, [0, 1], edits=batch.edits())
+    for step in range(6):
+        if step == 3:
+            run.end(0)
+        run.step()
+    counts = [proof.layers[1] for proof in batch.row_proofs()]
+    # The last token drawn is never read; the one drawn when a row was ended still is.
+    assert [count.generated for count in counts] == [3, 5]
+    assert [count.prompt for count in counts] == ([0, 0] if where else [2, 4])
+
+
+def test_a_stream_that_is_no_number_ends_the_generation_with_a_reason(loaded):
+    run = Generation(loaded, [LONG], GREEDY, [0], edits={1: lambda resid_BTD, tokens: resid_BTD * float("inf")})
+    with pytest.raises(UserError, match="infinite or undefined") as caught:
+        run.step()
+    assert caught.value.reason == "MODEL_NOT_FINITE"
+    assert "strength" in caught.value.remedy

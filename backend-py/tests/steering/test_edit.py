@@ -41,3 +41,23 @@ def test_both_ways_agree_on_ordinary_numbers(count):
     expected_NF = dense_codes(*sae.encode(x_ND), 64)
     torch.testing.assert_close(activations(sae, x_ND, features), expected_NF[:, :count])
     assert (expected_NF[:, :count] > 0).any()
+
+
+@given(seed=st.integers(0, 10_000), shift=st.floats(-6, 2), count=st.integers(1, 8))
+@settings(max_examples=200, deadline=None)
+def test_features_that_seldom_fire_are_looked_up_the_same(seed, shift, count):
+    # With low biases most tokens are left out of the ranking, as with a trained SAE; the rest are not changed by it.
+    generator = torch.Generator().manual_seed(seed)
+    W_FD = torch.randn(32, 8, generator=generator)
+    bias_F = torch.randn(32, generator=generator) + shift
+    sae = TopKSae(W_FD, bias_F, W_FD.clone(), torch.zeros(8), k=4)
+    x_ND = torch.randn(20, 8, generator=generator)
+    features = torch.randperm(32, generator=generator)[:count]
+    expected_NF = dense_codes(*sae.encode(x_ND), 32)
+    torch.testing.assert_close(activations(sae, x_ND, features), expected_NF[:, features])
+
+
+def test_a_token_that_is_not_a_number_does_not_count_as_silent():
+    sae = integer_sae(4, 12, 3, 0)
+    x_ND = torch.tensor([[float("nan")] * 4, [0.0] * 4])
+    assert activations(sae, x_ND, torch.tensor([0]))[0].isnan().all()

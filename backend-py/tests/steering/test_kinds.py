@@ -7,7 +7,7 @@ import torch
 
 from qscope.models import capture_residuals, logits_of
 from qscope.models.generation import Generation
-from qscope.models.hooks import edit_residuals
+from qscope.models.hooks import ResidualEdits
 from qscope.steering.batch import SteeredBatch
 from qscope.v1 import generation_pb2
 from tests.steering.conftest import (
@@ -52,7 +52,7 @@ def test_the_empty_spec_installs_no_hook_and_returns_identical_logits(kind):
     batch = SteeredBatch(kind, [prompt_of(LONG)], [resolved()], SAES)
     assert batch.edits() == {}
     clean = logits_of(kind, torch.tensor([LONG]))
-    with edit_residuals(kind, batch.edits()):
+    with ResidualEdits(kind, batch.edits()):
         assert torch.equal(logits_of(kind, torch.tensor([LONG])), clean)
     batch.refuse_if_nothing_happened()
 
@@ -92,10 +92,12 @@ def test_rows_of_a_padded_batch_equal_single_runs(kind):
             assert other.mean_relative == pytest.approx(count.mean_relative, rel=1e-4, abs=1e-7)
 
 
-def test_cached_equals_uncached(kind):
+@pytest.mark.parametrize("chunk", [0, 1, 4])
+def test_cached_equals_uncached(kind, chunk):
+    # Without the cache a step reads the prompt again, in passes of one token too.
     specs = all_specs(kind)
     tokens, logprobs, _ = generate(kind, PROMPTS, specs)
-    again, again_logprobs, _ = generate(kind, PROMPTS, specs, use_cache=False)
+    again, again_logprobs, _ = generate(kind, PROMPTS, specs, use_cache=False, prefill_chunk=chunk)
     assert tokens == again
     torch.testing.assert_close(torch.tensor(logprobs), torch.tensor(again_logprobs), **EXACT)
 
@@ -125,7 +127,7 @@ def test_padding_on_the_left_and_on_the_right_agree(kind):
             ids_BT[row, place], mask_BT[row, place] = torch.tensor(LONG[:length]), 1
         batch = SteeredBatch(kind, [prompt_of(LONG[:2]), prompt_of(LONG[:2])], [spec, spec], SAES)
         positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)
-        with edit_residuals(kind, batch.edits()), torch.no_grad():
+        with ResidualEdits(kind, batch.edits()), torch.no_grad():
             logits_BTV = kind.model(ids_BT, attention_mask=mask_BT, position_ids=positions_BT, use_cache=False).logits
         found.append(([logits_BTV[row][mask_BT[row] == 1] for row in range(2)], batch.row_proofs()))
     for row in range(2):
@@ -166,7 +168,7 @@ def test_the_edit_equals_the_plain_formula_and_keeps_the_error_term(kind, op):
     batch = SteeredBatch(kind, [prompt_of(LONG)], [spec], SAES)
     hooks = batch.edits()
     wrapped = {layer: lambda resid_BTD, tokens: after.append(hooks[layer](resid_BTD, tokens)) or after[-1]}
-    with edit_residuals(kind, wrapped):
+    with ResidualEdits(kind, wrapped):
         logits_of(kind, ids_BT)
     torch.testing.assert_close(after[0][0].double(), expected_TD, atol=2e-5, rtol=1e-5)
     changed_T = (expected_TD - before_TD).norm(dim=1) > 1e-12

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from qscope.errors import UserError
+from qscope.sae.topk import TopKSae
 from qscope.steering.resolve import resolve
+from qscope.steering.saes import LoadedSaes
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
 from tests.steering.conftest import D_MODEL, D_SAE, N_LAYERS, SAES, make_edit, make_spec, resolved, sae_of
@@ -139,7 +141,7 @@ def test_edits_that_contradict_each_other_are_refused():
 
 
 @given(
-    strength=st.floats(-1e3, 1e3),
+    strength=st.floats(-1e3, 1e3).filter(lambda number: number == 0 or abs(number) > 1e-30),
     features=st.lists(st.integers(0, D_SAE - 1), min_size=1, max_size=5, unique=True),
     layers=st.lists(st.integers(0, N_LAYERS - 1), min_size=1, max_size=N_LAYERS, unique=True),
 )
@@ -149,3 +151,74 @@ def test_any_sound_edit_resolves_to_finite_numbers(strength, features, layers):
     for edit in spec.edits:
         assert torch.isfinite(edit.strength_M @ edit.directions_MD).all()
         assert spec.changes_nothing == (not bool(edit.strength_M.any()))
+
+
+@pytest.mark.parametrize(
+    ("op", "nothing", "something"),
+    [("add", [0.0], [1.0, -1.0]), ("scale", [1.0], [0.0, 2.0]), ("clamp_min", [0.0, -1.0], [1.0])],
+)
+def test_a_strength_that_leaves_things_alone_asks_for_no_change(op, nothing, something):
+    for strengths, expected in ((nothing, True), (something, False)):
+        for strength in strengths:
+            assert resolved(make_edit([1], [5, 6], op, strength)).changes_nothing is expected
+    whole = resolved(make_edit([1], [5], op, nothing[0]), make_edit([1], [6], op, something[0]))
+    assert not whole.changes_nothing
+
+
+@pytest.mark.parametrize("op", ["set", "clamp_max", "zero", "negate", "projection_cap"])
+def test_other_operations_ask_for_a_change_at_any_strength(op):
+    for strength in (0.0, 1.0):
+        assert not resolved(make_edit([1], [5], op, strength)).changes_nothing
+
+
+BEYOND = [1e39, 1e100, 1e300, 1e308]
+
+
+@pytest.mark.parametrize("number", [*BEYOND, 1e-50, 1e-60])
+def test_a_vector_that_float32_cannot_hold_is_refused(number, tmp_path):
+    error = refusal(make_spec(make_edit([1], [], vector=[number] * D_MODEL)))
+    assert (error.reason, error.field) == ("VECTOR_UNUSABLE", "steer.steering.edits[0].vector")
+    save_file({"vector": torch.full((D_MODEL,), number, dtype=torch.float64)}, tmp_path / "v.safetensors")
+    assert refusal(make_spec(make_edit([1], [], vector_file=f"{tmp_path}/v.safetensors"))).reason == "VECTOR_UNUSABLE"
+
+
+@pytest.mark.parametrize("unit", [pb.STRENGTH_UNIT_RAW, pb.STRENGTH_UNIT_NORM, pb.STRENGTH_UNIT_MAX])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("number", BEYOND)
+def test_a_strength_that_float32_cannot_hold_is_refused(number, sign, unit):
+    for op in ("add", "set", "clamp_max", "scale"):
+        error = refusal(make_spec(make_edit([1], [5], op, sign * number, unit=unit)))
+        assert (error.reason, error.field) == ("STRENGTH_UNUSABLE", "steer.steering.edits[0].strength")
+    for name in ("low", "high"):
+        error = refusal(make_spec(make_edit([1], [5], "projection_cap", unit=unit, **{name: sign * number})))
+        assert (error.reason, error.field) == ("STRENGTH_UNUSABLE", f"steer.steering.edits[0].{name}")
+    # Unused by these.
+    assert resolved(make_edit([1], [5], "zero", sign * number, unit=unit), scales=SCALES).edits
+
+
+def test_a_strength_that_vanishes_in_float32_is_refused_where_it_would_change_nothing():
+    assert refusal(make_spec(make_edit([1], [5], "add", 1e-50))).reason == "STRENGTH_UNUSABLE"
+    assert resolved(make_edit([1], [5], "set", 1e-50)).edits[0].strength_M.item() == 0
+    assert resolved(make_edit([1], [5], "add", 0.0)).changes_nothing
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_vectors_whose_squares_leave_float32_have_their_length(size):
+    (edit,) = resolved(
+        make_edit([1], [], "add", 0.5, vector=[size] * D_MODEL, unit=pb.STRENGTH_UNIT_NORM), scales=SCALES
+    ).edits
+    assert (edit.strength_M @ edit.directions_MD).norm().item() == pytest.approx(0.5 * 11.0, rel=1e-5)
+
+
+def test_a_decoder_row_without_length_has_no_unit_direction():
+    def dead(layer: int) -> TopKSae:
+        sae = sae_of(layer)
+        sae.W_dec_FD[5] = 0
+        return sae
+
+    saes = LoadedSaes(dead)
+    for edit in (make_edit([1], [4, 5], unit=pb.STRENGTH_UNIT_NORM), make_edit([1], [4, 5], "projection_cap")):
+        with pytest.raises(UserError) as caught:
+            resolved(edit, saes=saes, scales=SCALES)
+        assert (caught.value.reason, caught.value.field) == ("VECTOR_UNUSABLE", "steering.edits[0].features[1]")
+    assert resolved(make_edit([1], [5], "zero", unit=pb.STRENGTH_UNIT_NORM), saes=saes).edits
