@@ -18,7 +18,13 @@ from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 from qscope.v1.features_pb2 import FeatureContext, FeatureContexts
 
-_ROWS_AT_ONCE = 64
+#: Features of one collector: activations are held dense, tokens of a pass x these.
+FEATURES_AT_ONCE = 256
+
+
+def in_slices(features: Sequence[int]) -> list[list[int]]:
+    """Features in parts of at most :data:`FEATURES_AT_ONCE`, a collector each."""
+    return [list(features[start : start + FEATURES_AT_ONCE]) for start in range(0, len(features), FEATURES_AT_ONCE)]
 
 
 class Collector(Protocol):
@@ -153,60 +159,85 @@ def contexts_of_text(
     loaded: LoadedModel,
     saes: dict[int, TopKSae],
     documents: Sequence[Document],
-    tops: Mapping[int, Collector],
+    tops: Mapping[int, Sequence[Collector]],
     *,
     batch_tokens: int,
     on_progress: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> bool:
+) -> int | None:
     """Adds documents to the contexts of every layer, from one pass of the model.
 
+    Args:
+        loaded: the model.
+        saes: encoders by layer.
+        documents: the documents.
+        tops: by layer one collector for every few features (:func:`in_slices`), as each takes dense activations.
+        batch_tokens: tokens of a forward pass, padding included.
+        on_progress: called with the documents done.
+        should_stop: asked between batches.
+
     Returns:
-        False when ``should_stop`` said so.
+        Tokens left out as their activations were not finite at some layer; None when ``should_stop`` said so.
     """
     reader = Reader(loaded, sorted(tops))
-    slots = {layer: feature_slots(tops[layer].features, saes[layer].d_sae).to(loaded.device) for layer in tops}
+    slots = {
+        layer: [feature_slots(top.features, saes[layer].d_sae).to(loaded.device) for top in parts]
+        for layer, parts in tops.items()
+    }
     done = 0
     for batch in batches(documents, batch_tokens):
         if should_stop():
-            return False
+            return None
         reading = reader.read(batch, count_norms=False)
         length_B = batch.attention_mask_BT.sum(1)
         number_B = torch.tensor([documents[row].number for row in batch.rows_B.tolist()])
-        for layer, top in tops.items():
+        for layer, parts in tops.items():
             values_NK, indices_NK = encode(saes[layer], reading.resid[layer])
-            slot_NK = slots[layer][indices_NK]
-            n_P, k_P = ((slot_NK >= 0) & (values_NK > 0)).nonzero(as_tuple=True)
-            acts_BTM = torch.zeros(*batch.input_ids_BT.shape, len(top.features), device=values_NK.device)
-            acts_BTM[reading.row_N[n_P], reading.position_N[n_P], slot_NK[n_P, k_P]] = values_NK[n_P, k_P]
-            top.add(acts_BTM.cpu(), batch.input_ids_BT, length_B, number_B, len(reading.row_N))
+            for top, slot_F in zip(parts, slots[layer], strict=True):
+                slot_NK = slot_F[indices_NK]
+                n_P, k_P = ((slot_NK >= 0) & (values_NK > 0)).nonzero(as_tuple=True)
+                acts_BTM = torch.zeros(*batch.input_ids_BT.shape, len(top.features), device=values_NK.device)
+                acts_BTM[reading.row_N[n_P], reading.position_N[n_P], slot_NK[n_P, k_P]] = values_NK[n_P, k_P]
+                top.add(acts_BTM.cpu(), batch.input_ids_BT, length_B, number_B, len(reading.row_N))
         done += len(batch.rows_B)
         on_progress(done)
-    return True
+    return reader.not_finite
 
 
-def contexts_of_shard(shard: Shard, tops: dict[int, TopContexts], d_sae: dict[int, int]) -> None:
-    """Adds the documents of a shard of extracted activations to the contexts of every layer."""
+def contexts_of_shard(
+    shard: Shard, tops: Mapping[int, Sequence[Collector]], d_sae: Mapping[int, int], *, batch_tokens: int
+) -> None:
+    """Adds the documents of a shard of extracted activations to the contexts of every layer.
+
+    Args:
+        shard: the shard.
+        tops: as in :func:`contexts_of_text`.
+        d_sae: features of each layer's SAE.
+        batch_tokens: tokens taken at a time, padding included.
+    """
     lengths_R = np.diff(shard.offset_R)
-    for first in range(0, len(lengths_R), _ROWS_AT_ONCE):
-        length_B = lengths_R[first : first + _ROWS_AT_ONCE]
+    slots = {layer: [feature_slots(top.features, d_sae[layer]).numpy() for top in tops[layer]] for layer in tops}
+    rows = max(1, batch_tokens // int(lengths_R.max(initial=1)))
+    for first in range(0, len(lengths_R), rows):
+        length_B = lengths_R[first : first + rows]
         start, end = shard.offset_R[first], shard.offset_R[first + len(length_B)]
         row_M = np.repeat(np.arange(len(length_B)), length_B)
         place_M = np.arange(start, end) - np.repeat(shard.offset_R[first : first + len(length_B)], length_B)
         ids_BT = np.zeros((len(length_B), int(length_B.max())), dtype=np.int64)
         ids_BT[row_M, place_M] = shard.ids_M[start:end]
         low, high = np.searchsorted(shard.row_P, [shard.first_row + first, shard.first_row + first + len(length_B)])
-        for layer, top in tops.items():
+        for layer, parts in tops.items():
             at_layer_P = np.flatnonzero(shard.layer_P[low:high] == layer) + low
-            slot_P = feature_slots(top.features, d_sae[layer]).numpy()[shard.feature_P[at_layer_P]]
-            taken_P, slot_P = at_layer_P[slot_P >= 0], slot_P[slot_P >= 0]
-            acts_BTM = np.zeros((*ids_BT.shape, len(top.features)), dtype=np.float32)
-            row_P = shard.row_P[taken_P] - shard.first_row - first
-            acts_BTM[row_P, shard.position_P[taken_P], slot_P] = shard.value_P[taken_P]
-            top.add(
-                torch.from_numpy(acts_BTM),
-                torch.from_numpy(ids_BT),
-                torch.from_numpy(length_B),
-                torch.from_numpy(shard.number_R[first : first + len(length_B)]),
-                int(shard.counts_M[start:end].sum()),
-            )
+            for top, slot_F in zip(parts, slots[layer], strict=True):
+                slot_P = slot_F[shard.feature_P[at_layer_P]]
+                taken_P, slot_P = at_layer_P[slot_P >= 0], slot_P[slot_P >= 0]
+                acts_BTM = np.zeros((*ids_BT.shape, len(top.features)), dtype=np.float32)
+                row_P = shard.row_P[taken_P] - shard.first_row - first
+                acts_BTM[row_P, shard.position_P[taken_P], slot_P] = shard.value_P[taken_P]
+                top.add(
+                    torch.from_numpy(acts_BTM),
+                    torch.from_numpy(ids_BT),
+                    torch.from_numpy(length_B),
+                    torch.from_numpy(shard.number_R[first : first + len(length_B)]),
+                    int(shard.counts_M[start:end].sum()),
+                )

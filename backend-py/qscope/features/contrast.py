@@ -96,7 +96,8 @@ def find_features(
     """Ranks every feature of every layer on some documents, and measures the best on others.
 
     Each document passes the model once, all layers together. The first pass keeps sums by class and feature
-    (:class:`GroupStats`); the second keeps numbers per document, of the chosen features only.
+    (:class:`GroupStats`); the second keeps numbers per document (and class, where a document has several), of the
+    chosen features only.
 
     Args:
         loaded: the model.
@@ -128,8 +129,10 @@ def find_features(
         on_progress(done)
 
     ranked = {layer: _rank(stats, question) for layer, stats in sums.items()}
+    class_D = single_classes(held_out)
     checks = {
-        layer: ChosenStats(len(held_out), groups, one.chosen_M, saes[layer].d_sae) for layer, one in ranked.items()
+        layer: ChosenStats(len(held_out), groups, one.chosen_M, saes[layer].d_sae, class_D)
+        for layer, one in ranked.items()
     }
     for batch in batches(held_out, batch_tokens):
         if should_stop():
@@ -157,6 +160,19 @@ def find_features(
     found.tokens = (sums[first].tokens_G + tokens_G).tolist()
     found.documents = (sums[first].documents_G.tolist(), units_G.tolist())
     return found
+
+
+def single_classes(documents: Sequence[Document]) -> Tensor | None:
+    """The class of each document's tokens that count, 0 where none does; None when a document has several."""
+    class_D = torch.zeros(len(documents), dtype=torch.int64)
+    for number, document in enumerate(documents):
+        counted_T = document.group_T[document.group_T >= 0]
+        if len(counted_T) == 0:
+            continue
+        if counted_T.min() != counted_T.max():
+            return None
+        class_D[number] = int(counted_T[0])
+    return class_D
 
 
 def _refuse_empty(sums: dict[int, GroupStats], checks: dict[int, ChosenStats], question: Question) -> None:
@@ -270,6 +286,7 @@ def _entries(
             n_positive=n_positive,
             n_negative=n_negative,
             label=question.classes[target],
+            group=question.classes[target],
         )
         if len(question.classes) > 2:
             for group, name in enumerate(question.classes):

@@ -15,21 +15,24 @@ import torch
 from torch import Tensor
 
 from qscope.models import LoadedModel
-from qscope.models.hooks import edit_residuals
+from qscope.models.hooks import ResidualEdits
 from qscope.sae.topk import TopKSae
 
 #: Tokens remembered per feature as examples.
 _EXAMPLES = 5
+#: Numbers of decoder rows looked up at a time: a row for every code is k times the residual stream.
+ROWS_AT_ONCE = 1 << 24
 
 
 @dataclass
 class LayerSums:
-    """Sums of one layer over the tokens that were read."""
+    """Sums of one layer over the ``tokens`` that counted; ``not_finite`` others did not."""
 
     activation_F: Tensor
     fired_F: Tensor
     influence_F: Tensor
     tokens: int = 0
+    not_finite: int = 0
     examples: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
 
 
@@ -68,7 +71,7 @@ def residuals_and_gradients(
         return probe
 
     read = slice(prompt_length - 1, len(ids_T) - 1)
-    with torch.enable_grad(), edit_residuals(loaded, {layer: at(layer) for layer in layers}):
+    with torch.enable_grad(), ResidualEdits(loaded, {layer: at(layer) for layer in layers}):
         ids_BT = ids_T[None].to(loaded.device)
         logits_TV = loaded.model(input_ids=ids_BT, use_cache=False).logits[0, read].float()
         logprob = logits_TV.log_softmax(-1).gather(1, ids_BT[0, prompt_length:, None]).sum()
@@ -80,9 +83,19 @@ def residuals_and_gradients(
     )
 
 
+def finite_tokens(resid: Mapping[int, Tensor], gradients: Mapping[int, Tensor]) -> Tensor:
+    """Which tokens are finite in the residual stream and in its gradient at every layer, ``[N]`` of bool.
+
+    Args:
+        resid: by layer, ``[N, D]``.
+        gradients: by layer, ``[N, D]``.
+    """
+    return torch.stack([part_ND.isfinite().all(1) for part_ND in (*resid.values(), *gradients.values())]).all(0)
+
+
 @torch.no_grad()
 def add_case(sums: LayerSums, sae: TopKSae, resid_ND: Tensor, gradient_ND: Tensor, ids_N: Sequence[int]) -> None:
-    """Adds one response at one layer.
+    """Adds responses at one layer; a token that is not finite there counts nowhere, and is counted as such.
 
     Args:
         sums: of the layer.
@@ -91,6 +104,19 @@ def add_case(sums: LayerSums, sae: TopKSae, resid_ND: Tensor, gradient_ND: Tenso
         gradient_ND: gradient of the response's log-probability there.
         ids_N: these tokens.
     """
+    finite_N = finite_tokens({0: resid_ND}, {0: gradient_ND})
+    if not finite_N.all():
+        # One of them would make every sum it enters undefined, and what is undefined sorts first.
+        sums.not_finite += int((~finite_N).sum())
+        resid_ND, gradient_ND = resid_ND[finite_N], gradient_ND[finite_N]
+        ids_N = [token for token, finite in zip(ids_N, finite_N.tolist(), strict=True) if finite]
+    at_once = max(1, ROWS_AT_ONCE // (sae.k * sae.d_in))
+    for start in range(0, len(ids_N), at_once):
+        part = slice(start, start + at_once)
+        _add(sums, sae, resid_ND[part], gradient_ND[part], ids_N[part])
+
+
+def _add(sums: LayerSums, sae: TopKSae, resid_ND: Tensor, gradient_ND: Tensor, ids_N: Sequence[int]) -> None:
     values_NK, indices_NK = sae.encode(resid_ND.to(sae.dtype))
     # d_f . gradient for the kept features only: the others have z = 0 and no influence.
     slopes_NK = torch.einsum("nkd,nd->nk", sae.W_dec_FD[indices_NK].float(), gradient_ND)

@@ -7,7 +7,7 @@ is the class it is counted under, -1 for none; padding, first tokens, special to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qscope.data import TextReader
 from qscope.errors import UserError
-from qscope.models.prompts import special_ids
+from qscope.models.prompts import THINK_CLOSE, THINK_OPEN, special_ids, think_ids, thinking_of
 from qscope.v1.features_pb2 import Rendering, TokenMasks
 
 _AT_ONCE = 64
@@ -34,7 +34,8 @@ class Document:
         ids_T: token ids, int32.
         group_T: class of each token, int16; -1 where it does not count.
         label: value of the source's label column; empty without one.
-        digest: of the text, for splits and duplicates.
+        digest: for splits and duplicates: of the text, or of the tokens (:func:`digest_of`) where they are not the
+            text's.
     """
 
     number: int
@@ -48,6 +49,28 @@ class Document:
         return replace(self, group_T=np.where(self.group_T >= 0, np.int16(group), np.int16(-1)))
 
 
+def digest_of(ids_T: np.ndarray) -> bytes:
+    """Digest of token ids, whatever integers hold them; 16 bytes."""
+    return hashlib.blake2b(ids_T.astype("<i4").tobytes(), digest_size=16).digest()
+
+
+def think_tags(tokenizer: Any, *, at: str) -> tuple[int, int]:
+    """Ids of the tags around thinking.
+
+    Raises:
+        UserError: the tokenizer has none (THINKING_UNKNOWN), so nobody can say what is thinking.
+    """
+    opening, closing = think_ids(tokenizer)
+    if opening is None or closing is None:
+        raise UserError(
+            f"The model's tokenizer has no token {THINK_OPEN} or {THINK_CLOSE}, so thinking cannot be left out.",
+            remedy="Leave skip_thinking off.",
+            reason="THINKING_UNKNOWN",
+            field=at,
+        )
+    return opening, closing
+
+
 class DocumentReader:
     """Reads documents from a text source.
 
@@ -58,7 +81,7 @@ class DocumentReader:
         rendering: how a document becomes the model's input.
         masks: tokens that do not count.
         at: experiment field of the text source, for errors.
-        rendering_at: experiment field of the rendering, for errors.
+        rendering_at, masks_at: experiment fields of the rendering and the masks, for errors.
 
     Attributes:
         read: documents given out.
@@ -66,7 +89,8 @@ class DocumentReader:
         empty: documents without a token that counts; they are not given out.
 
     Raises:
-        UserError: a chat template is asked for and there is none, or it changes documents.
+        UserError: a chat template is asked for and there is none, or it changes documents; thinking is to be left out
+            and the tokenizer has no tags for it (THINKING_UNKNOWN).
     """
 
     def __init__(
@@ -79,11 +103,12 @@ class DocumentReader:
         masks: TokenMasks,
         at: str = "text",
         rendering_at: str = "rendering",
+        masks_at: str = "masks",
     ) -> None:
         self._reader, self._tokenizer, self._context, self._masks, self._at = reader, tokenizer, context, masks, at
-        self._template = _Template(tokenizer, rendering, rendering_at)
+        self._template = DocumentTemplate(tokenizer, rendering, rendering_at)
         self._special = np.array(sorted(special_ids(tokenizer)), dtype=np.int32)
-        self._think = tuple(tokenizer.get_vocab().get(name) for name in ("<think>", "</think>"))
+        self._think = think_tags(tokenizer, at=f"{masks_at}.skip_thinking") if masks.skip_thinking else None
         self.read = self.cut = self.empty = self._number = 0
 
     def identity(self) -> dict[str, Any]:
@@ -106,12 +131,19 @@ class DocumentReader:
         self._number, self.read = int(state["number"]), int(state["read"])
         self.cut, self.empty = int(state["cut"]), int(state["empty"])
 
-    def take(self, count: int) -> list[Document]:
-        """The next ``count`` documents, fewer at the end of the source."""
+    def take(self, count: int, should_stop: Callable[[], bool] = lambda: False) -> list[Document]:
+        """The next ``count`` documents, fewer at the end of the source or once ``should_stop`` says so.
+
+        It is asked for every row passed over too: a ``where`` that nothing fits reads to the end. After a stop the
+        reader does not go on.
+        """
         taken: list[Document] = []
-        while len(taken) < count:
+        while len(taken) < count and not should_stop():
             rows = []
-            while len(rows) < min(_AT_ONCE, count - len(taken)) and (row := self._reader.read_document()) is not None:
+            while len(rows) < min(_AT_ONCE, count - len(taken)):
+                row = self._reader.read_document(should_stop)
+                if row is None:
+                    break
                 rows.append((self._number, row))
                 self._number += 1
             if not rows:
@@ -173,13 +205,11 @@ class DocumentReader:
             counts_T[0] = False
         if self._masks.skip_special_tokens:
             counts_T &= ~np.isin(ids_T, self._special)
-        opens, closes = self._think
-        if self._masks.skip_thinking and opens is not None and closes is not None:
-            depth_T = np.cumsum(ids_T == opens) - np.cumsum(ids_T == closes)
-            counts_T &= (depth_T <= 0) & (ids_T != closes)
+        if self._think:
+            counts_T &= ~thinking_of(ids_T, *self._think)
 
 
-class _Template:
+class DocumentTemplate:
     """Wraps a document in the chat template, and knows where in the result the document stands."""
 
     def __init__(self, tokenizer: Any, rendering: Rendering, at: str) -> None:

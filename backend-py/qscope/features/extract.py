@@ -17,9 +17,10 @@ import torch
 from qscope.errors import UserError
 from qscope.features.documents import Document, DocumentReader, batches
 from qscope.features.reading import Reader
-from qscope.features.shards import IDENTITY, MANIFEST, VERSION, Shard, key_of, whole_shards, write_shard
+from qscope.features.shards import IDENTITY, MANIFEST, VERSION, Shard, whole_shards, write_shard
 from qscope.models import LoadedModel
 from qscope.runs.files import read_json, write_json
+from qscope.runs.ledger import key_of
 from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 
@@ -71,9 +72,18 @@ def extract(
         UserError: the shards in ``folder`` are of something else (EXTRACT_CHANGED), or there is no text.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):
+        # Half a file of a run that was killed.
+        left.unlink()
     identity = {**identity, "layout": layout, "shard_documents": shard_documents, "batch_tokens": batch_tokens}
     key = key_of(identity)
     before = read_json(folder / IDENTITY)
+    if before is None and any(folder.glob("shard-*")):
+        raise UserError(
+            f"{folder} holds shards, and {IDENTITY}, which says what they were extracted from, is missing or damaged.",
+            remedy="Restore it, remove the shards, or start a new run.",
+            reason="EXTRACT_CHANGED",
+        )
     if before is not None and before.get("key") != key:
         changed = [name for name in identity if before.get("identity", {}).get(name) != identity[name]]
         raise UserError(
@@ -83,7 +93,7 @@ def extract(
             reason="EXTRACT_CHANGED",
         )
     write_json(folder / IDENTITY, {"key": key, "identity": identity})
-    shards = whole_shards(folder)
+    shards = whole_shards(folder, key)
     if shards:
         reader.load_state(shards[-1]["reader_after"])
     limit = documents or math.inf
@@ -94,11 +104,17 @@ def extract(
         if not taken:
             break
         first_row = reader.read - len(taken)
+        not_finite = hooked.not_finite
         shard = _shard(hooked, saes, taken, first_row, batch_tokens, on_progress, should_stop)
         if shard is None:
             return None
-        after = {"reader_after": reader.state(), "last": len(taken) < wanted}
-        shards.append(write_shard(folder, len(shards), shard, layout, after))
+        own = {
+            "key": key,
+            "tokens_not_finite": hooked.not_finite - not_finite,
+            "reader_after": reader.state(),
+            "last": len(taken) < wanted,
+        }
+        shards.append(write_shard(folder, len(shards), shard, layout, own))
         on_progress(reader.read)
     manifest = {
         "format": "qscope.activations",
@@ -113,6 +129,7 @@ def extract(
         "documents_empty": reader.empty,
         "tokens": sum(shard["tokens"] for shard in shards),
         "tokens_counted": sum(shard["tokens_counted"] for shard in shards),
+        "tokens_not_finite": sum(shard["tokens_not_finite"] for shard in shards),
         "codes": sum(shard["codes"] for shard in shards),
         "shards": shards,
     }
@@ -131,11 +148,16 @@ def _shard(
 ) -> Shard | None:
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in ("row", "position", "layer", "feature", "value")}
     done = 0
+    offset_R = np.concatenate([[0], np.cumsum([len(document.ids_T) for document in documents])]).astype(np.int64)
+    # What counts is what was read: a token that is not finite at some layer was not.
+    counts_M = np.zeros(offset_R[-1], dtype=bool)
     for batch in batches(documents, batch_tokens):
         if should_stop():
             return None
         reading = hooked.read(batch, count_norms=False)
-        row_N = first_row + batch.rows_B.to(reading.row_N.device)[reading.row_N]
+        place_N = batch.rows_B.to(reading.row_N.device)[reading.row_N]
+        counts_M[offset_R[place_N.cpu().numpy()] + reading.position_N.cpu().numpy()] = True
+        row_N = first_row + place_N
         for layer in hooked.layers:
             values_NK, indices_NK = encode(saes[layer], reading.resid[layer])
             n_P, k_P = (values_NK > 0).nonzero(as_tuple=True)
@@ -150,15 +172,27 @@ def _shard(
                 columns[name].append(part.cpu())
         done += len(batch.rows_B)
         on_progress(first_row + done)
-    joined = {name: torch.cat(parts).numpy() for name, parts in columns.items()}
-    # Codes come by batch and layer; within a token of one layer they fall already, and a stable sort keeps that.
-    order_P = np.lexsort((joined["layer"], joined["position"], joined["row"]))
-    lengths = [len(document.ids_T) for document in documents]
     return Shard(
-        **{f"{name}_P": column[order_P] for name, column in joined.items()},
+        **{f"{name}_P": column for name, column in ordered(columns).items()},
         first_row=first_row,
         number_R=np.array([document.number for document in documents], dtype=np.int64),
-        offset_R=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        offset_R=offset_R,
         ids_M=np.concatenate([document.ids_T for document in documents]),
-        counts_M=np.concatenate([document.group_T >= 0 for document in documents]),
+        counts_M=counts_M,
     )
+
+
+def ordered(columns: dict[str, list[torch.Tensor]]) -> dict[str, np.ndarray]:
+    """Codes joined and ordered by row, position and layer, within which they keep their order.
+
+    Takes the parts out of ``columns`` one column after the other, so that no more than one is held twice.
+
+    Args:
+        columns: by name, parts in the order in which they were read; empty afterwards.
+    """
+    joined = {name: torch.cat(columns.pop(name)).numpy() for name in list(columns)}
+    # Codes come by batch and layer; within a token of one layer they fall already, and a stable sort keeps that.
+    order_P = np.lexsort((joined["layer"], joined["position"], joined["row"]))
+    for name in list(joined):
+        joined[name] = joined[name][order_P]
+    return joined

@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from qscope.errors import UserError
-from qscope.runs.files import replacing
+from qscope.runs.files import write_message
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet
 
 NAME = "features.json"
@@ -18,11 +18,7 @@ def save_features(features: FeatureSet, folder: Path) -> Path:
     """Writes ``features.json`` into a folder, in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    text = json_format.MessageToJson(
-        features, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_message(path, features)
     return path
 
 
@@ -69,6 +65,11 @@ def refuse_other_sae(found: FeatureSet, layer: int, fingerprint: str, *, path: s
             reason="FEATURES_OF_ANOTHER_SAE",
             field=field,
         )
+
+
+def group_of(entry: FeatureEntry) -> str:
+    """The class an entry was found for, a language for one; files of older versions have it in the label."""
+    return entry.group or entry.label
 
 
 def _checked(place: Path, field: str) -> FeatureSet:

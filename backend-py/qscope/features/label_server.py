@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
+from qscope.runs.ledger import Ledger, key_of
 from qscope.v1.explain_pb2 import LabelEndpoint
 from qscope.v1.features_pb2 import FeatureContext
 
@@ -35,16 +36,13 @@ _LIST = re.compile(r"\[[\s01,truefals\"']*\]", re.IGNORECASE)
 _THINKING = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
 
-class Stopped(Exception):
-    """Asked to stop while waiting for answers."""
-
-
 class LabelServer:
     """Asks questions of a chat server, several at a time.
 
     Args:
         endpoint: the server.
         at: experiment field of the endpoint, for errors.
+        ledger: where answers are kept; what stands there is not asked again. Empty answers are not kept.
         should_stop: asked before every try; an answer under way, and a wait between tries, are not cut short.
         sleep: waits so many seconds.
 
@@ -57,11 +55,13 @@ class LabelServer:
         endpoint: LabelEndpoint,
         *,
         at: str = "endpoint",
+        ledger: Ledger | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         import httpx
 
+        self._ledger = ledger
         self._endpoint, self._at, self._should_stop, self._sleep = endpoint, at, should_stop, sleep
         key = os.environ.get(endpoint.api_key_variable, "") if endpoint.api_key_variable else ""
         if endpoint.api_key_variable and not key:
@@ -112,13 +112,21 @@ class LabelServer:
             "temperature": self._endpoint.temperature,
             "max_tokens": self._endpoint.max_tokens,
         }
+        # By its address too: another server may answer to the same name of a model.
+        key = key_of({"url": self._url, "body": body})
+        if self._ledger is not None and (known := self._ledger.get(key)) is not None:
+            return known
         for attempt in range(_TRIES):
             if self._should_stop():
                 raise Stopped
             last = attempt == _TRIES - 1
             answer, wait = self._try(body, last)
             if answer is not None:
-                return _THINKING.sub("", answer).strip()
+                said = _THINKING.sub("", answer).strip()
+                # An answer without text is none to keep: a run that goes on asks once more.
+                if self._ledger is not None and said:
+                    self._ledger.put(key, said)
+                return said
             self._sleep(wait if wait is not None else min(_LONGEST_WAIT, 0.5 * 2**attempt) * (0.5 + random.random()))
         raise AssertionError("the last try answers or raises")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from qscope.features.documents import Document
+from qscope.features.documents import Document, digest_of
 from qscope.models import LoadedModel
-from qscope.models.prompts import special_ids
+from qscope.models.prompts import special_ids, thinking_of
 
 MAX_PERIOD = 512
 #: A periodic tail shorter than this is a table, a list or a row of dots more often than a loop.
@@ -77,14 +77,18 @@ def by_repetition(document: Document, loop: Loop, classes: int) -> Document:
 
 
 def made_loop(document: Document, prefix: int, period: int, repetitions: int) -> Looped | None:
-    """The beginning of a document whose next ``period`` tokens are repeated; None when it is too short."""
+    """The beginning of a document whose next ``period`` tokens are repeated; None when it is too short.
+
+    Its digest is of its own tokens: documents with equal first tokens make one loop, which counts once.
+    """
     if len(document.ids_T) < prefix + period:
         return None
     ids_T = np.concatenate([document.ids_T[:prefix], np.tile(document.ids_T[prefix : prefix + period], repetitions)])
     counts_T = np.concatenate(
         [document.group_T[:prefix], np.tile(document.group_T[prefix : prefix + period], repetitions)]
     )
-    return Looped(replace(document, ids_T=ids_T, group_T=counts_T), Loop(prefix, period, repetitions))
+    made = replace(document, ids_T=ids_T, group_T=counts_T, digest=digest_of(ids_T))
+    return Looped(made, Loop(prefix, period, repetitions))
 
 
 @torch.no_grad()
@@ -95,13 +99,15 @@ def continued(
     new_tokens: int,
     *,
     batch_tokens: int,
+    think: tuple[int, int] | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Document] | None:
     """Documents made of the beginnings of others and the model's own greedy continuation.
 
-    Generated tokens count, unless the tokenizer marks them as special; a continuation ends before its first
-    end-of-text. Documents shorter than the prefix are left out.
+    Generated tokens count, but for special ones and, with ``think`` (the ids of the tags), for thinking. A continuation
+    ends before its first special token. Documents shorter than the prefix are left out. Digests are of the documents'
+    own tokens: equal beginnings go on alike, whatever the rest of their texts was.
 
     Returns:
         The documents; None when ``should_stop`` said so.
@@ -135,6 +141,10 @@ def continued(
             end = prefix + int(after[0]) if len(after) else len(row_T)
             group_T = np.zeros(end, dtype=np.int16)
             group_T[:prefix] = document.group_T[:prefix]
-            made.append(replace(document, ids_T=row_T[:end].astype(np.int32), group_T=group_T))
+            ids_T = row_T[:end].astype(np.int32)
+            if think:
+                # Thinking may begin in the prefix and end in the continuation, or never.
+                group_T[thinking_of(ids_T, *think)] = -1
+            made.append(replace(document, ids_T=ids_T, group_T=group_T, digest=digest_of(ids_T)))
         on_progress(len(made))
     return made

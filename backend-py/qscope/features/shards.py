@@ -11,7 +11,6 @@ docs/features.md has the columns.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,14 +88,19 @@ def write_shard(folder: Path, index: int, shard: Shard, layout: str, facts: dict
     return description
 
 
-def whole_shards(folder: Path) -> list[dict[str, Any]]:
-    """Descriptions of the shards from 0 on that are whole, by their checksums; ends at the first that is not."""
+def whole_shards(folder: Path, key: str) -> list[dict[str, Any]]:
+    """Descriptions of the shards from 0 on that are whole, by their checksums, and were extracted from what ``key`` is
+    the digest of; ends at the first that is not."""
     found: list[dict[str, Any]] = []
     while (description := read_json(folder / f"{name_of(len(found))}.json")) is not None:
         files = description.get("files", {})
-        if not files or any(
-            not (folder / name).is_file() or checksum(folder / name) != facts.get("sha256")
-            for name, facts in files.items()
+        if (
+            description.get("key") != key
+            or not files
+            or any(
+                not (folder / name).is_file() or checksum(folder / name) != facts.get("sha256")
+                for name, facts in files.items()
+            )
         ):
             break
         found.append(description)
@@ -110,11 +114,6 @@ def checksum(path: Path) -> str:
         while block := stream.read(_HASH_BYTES):
             state.update(block)
     return state.hexdigest()
-
-
-def key_of(identity: dict[str, Any]) -> str:
-    """Digest of what is extracted from what: equal keys mean equal shards."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 class Extract:

@@ -71,18 +71,26 @@ class GroupStats:
 
 
 class ChosenStats:
-    """The same of a few chosen features of one layer, document by document: ``documents x groups x chosen`` numbers.
+    """The same of a few chosen features of one layer, document by document.
+
+    A unit is a document where each has one class, and ``units x chosen`` numbers are held three times. Only where a
+    document's tokens are of several classes is each class of each document a unit.
 
     Args:
-        documents: documents in all; each with one unit a class.
+        documents: documents in all.
         groups: classes.
         chosen_M: the features.
         d_sae: features of the SAE.
+        class_D: the one class of each document (any where no token counts); None when a document has several.
     """
 
-    def __init__(self, documents: int, groups: int, chosen_M: Tensor, d_sae: int) -> None:
+    def __init__(
+        self, documents: int, groups: int, chosen_M: Tensor, d_sae: int, class_D: Tensor | None = None
+    ) -> None:
         self._groups, self._chosen = groups, len(chosen_M)
-        device, units = chosen_M.device, documents * groups
+        device = chosen_M.device
+        units = documents * groups if class_D is None else documents
+        self._class_D = None if class_D is None else class_D.to(device)
         self._slot_F = torch.full((d_sae,), -1, dtype=torch.int64, device=device)
         self._slot_F[chosen_M] = torch.arange(self._chosen, device=device)
         self.tokens_U = torch.zeros(units, dtype=torch.int64, device=device)
@@ -92,7 +100,7 @@ class ChosenStats:
 
     def add(self, values_NK: Tensor, indices_NK: Tensor, group_N: Tensor, document_N: Tensor) -> None:
         """Adds the codes of a batch; ``document_N`` numbers documents over all batches."""
-        unit_N = document_N * self._groups + group_N
+        unit_N = document_N if self._class_D is not None else document_N * self._groups + group_N
         self.tokens_U += torch.bincount(unit_N, minlength=len(self.tokens_U))
         slot_NK = self._slot_F[indices_NK]
         taken_NK = (slot_NK >= 0) & (values_NK > 0)
@@ -104,4 +112,6 @@ class ChosenStats:
 
     def groups_U(self) -> Tensor:
         """Class of each unit."""
+        if self._class_D is not None:
+            return self._class_D
         return torch.arange(len(self.tokens_U), device=self.tokens_U.device) % self._groups

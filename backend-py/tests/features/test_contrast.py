@@ -193,3 +193,30 @@ def test_activations_that_are_not_finite_are_left_out_and_counted(tiny_model, sa
     found = find_features(loaded, saes(loaded, [0, 1]), *halves, question, batch_tokens=100_000)
     assert found.not_finite == 2, "one batch a half, one token each"
     assert all(np.isfinite(entry.score) for entry in found.entries)
+
+
+def test_held_out_numbers_are_one_a_document_unless_it_has_several_classes(
+    tiny_model, saes, halves, documents, monkeypatch
+) -> None:
+    from dataclasses import replace
+
+    from qscope.features import contrast
+
+    loaded, units = tiny_model(), []
+
+    class Watched(contrast.ChosenStats):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            units.append(len(self.tokens_U))
+
+    monkeypatch.setattr(contrast, "ChosenStats", Watched)
+    question = Question(CLASSES, [0], MEAN, TOKEN, top=3, ambient_share=1.0)
+    ranking, held_out = halves
+    single = find_features(loaded, saes(loaded, [0]), ranking, held_out, question, batch_tokens=500)
+    monkeypatch.setattr(contrast, "single_classes", lambda given: None)
+    several = find_features(loaded, saes(loaded, [0]), ranking, held_out, question, batch_tokens=500)
+    assert units == [len(held_out), len(held_out) * len(CLASSES)]
+    assert single == several
+    monkeypatch.undo()
+    mixed = replace(held_out[0], group_T=np.resize(np.array([0, 1], dtype=np.int16), len(held_out[0].ids_T)))
+    assert contrast.single_classes([mixed]) is None

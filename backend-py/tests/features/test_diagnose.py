@@ -83,3 +83,35 @@ def test_the_weights_get_no_gradient_and_no_hook_stays(loaded):
 
 def test_ranks_count_from_one_and_ties_go_to_the_lowest_id():
     assert ranks(torch.tensor([0.5, 2.0, 2.0, -1.0])).tolist() == [3, 1, 2, 4]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["resid", "gradient"])
+def test_a_token_that_is_not_finite_counts_nowhere(value, where):
+    noise = torch.Generator().manual_seed(3)
+    resid_ND, gradient_ND = (torch.randn(4, 32, generator=noise) for _ in range(2))
+    sae, kept = sae_of(1).to(dtype=torch.float32), [0, 1, 3]
+    expected = new_sums({1: sae})[1]
+    add_case(expected, sae, resid_ND[kept], gradient_ND[kept], [7, 8, 9])
+    {"resid": resid_ND, "gradient": gradient_ND}[where][2, 5] = value
+    sums = new_sums({1: sae})[1]
+    add_case(sums, sae, resid_ND, gradient_ND, [7, 8, 6, 9])
+    assert (sums.tokens, sums.not_finite) == (3, 1)
+    torch.testing.assert_close(sums.activation_F, expected.activation_F)
+    torch.testing.assert_close(sums.influence_F, expected.influence_F)
+    torch.testing.assert_close(sums.fired_F, expected.fired_F)
+    assert sums.examples == expected.examples
+
+
+def test_decoder_rows_are_looked_up_a_few_tokens_at_a_time(monkeypatch):
+    from qscope.features import diagnose
+
+    noise = torch.Generator().manual_seed(3)
+    resid_ND, gradient_ND = (torch.randn(5, 32, generator=noise) for _ in range(2))
+    sae = sae_of(1).to(dtype=torch.float32)
+    whole, parts = (new_sums({1: sae})[1] for _ in range(2))
+    add_case(whole, sae, resid_ND, gradient_ND, [1, 2, 3, 4, 5])
+    monkeypatch.setattr(diagnose, "ROWS_AT_ONCE", 2 * sae.k * sae.d_in)
+    add_case(parts, sae, resid_ND, gradient_ND, [1, 2, 3, 4, 5])
+    assert parts.tokens == whole.tokens == 5
+    torch.testing.assert_close(parts.influence_F, whole.influence_F, rtol=1e-5, atol=1e-4)

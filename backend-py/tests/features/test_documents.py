@@ -81,7 +81,17 @@ def test_what_the_template_cannot_do_is_said(tmp_path, tokenizer, monkeypatch) -
         assert caught.value.reason == "NO_CHAT_TEMPLATE"
 
 
-def test_thinking_can_be_left_out() -> None:
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        ("one <think> two </think> three", ["one", "three"]),
+        ("one </think> two <think> three </think> four", ["two", "four"]),
+        ("one <think> two </think> three </think> four <think> five </think> six", ["one", "three", "four", "six"]),
+        ("one <think> two", ["one"]),
+        ("one two", ["one", "two"]),
+    ],
+)
+def test_thinking_can_be_left_out(text, counted) -> None:
     from qscope.models import load_model
     from qscope.v1.model_pb2 import ModelOptions
 
@@ -93,10 +103,16 @@ def test_thinking_can_be_left_out() -> None:
         rendering=Rendering(),
         masks=TokenMasks(skip_thinking=True),
     )
-    ids_T = np.array(tokenizer("one <think> two </think> three", add_special_tokens=False)["input_ids"])
+    ids_T = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
     counts_T = np.ones(len(ids_T), dtype=bool)
     read._mask(ids_T, counts_T)
-    assert tokenizer.decode(ids_T[counts_T]).split() == ["one", "three"]
+    assert tokenizer.decode(ids_T[counts_T]).split() == counted
+
+
+def test_thinking_cannot_be_left_out_without_its_tags(tmp_path, tokenizer) -> None:
+    with pytest.raises(UserError) as caught:
+        reader(tmp_path, tokenizer, ["abc"], skip_thinking=True)
+    assert (caught.value.reason, caught.value.field) == ("THINKING_UNKNOWN", "masks.skip_thinking")
 
 
 def test_a_reader_goes_on_where_its_state_was_taken(tmp_path, tokenizer) -> None:
@@ -106,6 +122,17 @@ def test_a_reader_goes_on_where_its_state_was_taken(tmp_path, tokenizer) -> None
     resumed = reader(tmp_path, tokenizer, texts)
     resumed.load_state(json.loads(json.dumps(whole.state())))
     assert [one.number for one in resumed.take(300)] == [one.number for one in whole.take(300)] == list(range(70, 200))
+
+
+@pytest.mark.parametrize("shuffle", [0, 16])
+def test_a_where_that_nothing_fits_obeys_a_stop(tmp_path, tokenizer, shuffle) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {n}", "tag": "a"}) + "\n" for n in range(500)))
+    source = TextSource(source=str(path), where="tag=b", shuffle_documents=shuffle)
+    read = DocumentReader(open_text(source), tokenizer, context=8, rendering=Rendering(), masks=TokenMasks())
+    asked = iter(range(1000))
+    assert read.take(10, lambda: next(asked) >= 20) == []
+    assert next(asked) < 30, "it went on to the end"
 
 
 def test_a_source_without_anything_that_counts_is_refused(tmp_path, tokenizer) -> None:

@@ -16,10 +16,12 @@ import torch
 
 from qscope.data import open_text
 from qscope.errors import UserError
-from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text, token_texts
+from qscope.features import contexts
+from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text, in_slices, token_texts
 from qscope.features.documents import DocumentReader
 from qscope.features.extract import extract
 from qscope.features.shards import Extract, checksum
+from qscope.recipes.plan_features import CODE_BYTES
 from qscope.v1.features_pb2 import Rendering, TokenMasks
 from qscope.v1.text_pb2 import TextSource
 
@@ -144,6 +146,110 @@ def test_something_else_in_the_same_folder_is_refused(run, tmp_path) -> None:
     assert caught.value.reason == "EXTRACT_CHANGED"
 
 
+@pytest.mark.parametrize("content", [None, "[half"])
+def test_shards_of_nobody_knows_what_are_refused(run, tmp_path, content) -> None:
+    run(tmp_path / "x")
+    identity = tmp_path / "x" / "extract.json"
+    identity.unlink()
+    if content is not None:
+        identity.write_text(content)
+    before = files(tmp_path / "x")
+    with pytest.raises(UserError, match=r"extract\.json") as caught:
+        run(tmp_path / "x")
+    assert caught.value.reason == "EXTRACT_CHANGED"
+    assert caught.value.remedy
+    assert files(tmp_path / "x") == before
+
+
+def test_a_shard_of_something_else_is_written_again(run, tmp_path) -> None:
+    run(tmp_path / "whole")
+    run(tmp_path / "x")
+    other = tmp_path / "x" / "shard-00002.json"
+    other.write_text(json.dumps({**json.loads(other.read_text()), "key": "of another extract"}))
+    run(tmp_path / "x")
+    assert files(tmp_path / "x") == files(tmp_path / "whole")
+
+
+def test_half_files_of_a_killed_run_are_removed(run, tmp_path) -> None:
+    run(tmp_path / "whole")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".shard-00000.safetensors.4711.tmp").write_bytes(b"half")
+    run(tmp_path / "x")
+    assert files(tmp_path / "x") == files(tmp_path / "whole")
+
+
+@pytest.fixture
+def broken(monkeypatch) -> None:
+    """The third token of every second document is not finite at layer 3; by its ids, whatever the batch."""
+    from qscope.features import reading
+
+    capture = reading.capture_residuals
+
+    def breaking(loaded, layers, input_ids_BT, mask_BT=None):
+        captured = capture(loaded, layers, input_ids_BT, mask_BT)
+        is_broken_B = input_ids_BT[:, :3].sum(1) % 2 == 0
+        captured[3][is_broken_B, 2] = torch.nan
+        return captured
+
+    monkeypatch.setattr(reading, "capture_residuals", breaking)
+
+
+def test_tokens_that_are_not_finite_are_counted_and_count_nowhere(
+    run, broken, tiny_model, saes, text, tokenizer, tmp_path
+) -> None:
+    loaded = tiny_model()
+    documents = reader(text, tokenizer).take(100)
+    is_broken = [
+        one for one in documents if len(one.ids_T) > 2 and one.group_T[2] >= 0 and one.ids_T[:3].sum() % 2 == 0
+    ]
+    assert len(is_broken) > 5
+    manifest = run(tmp_path / "x")
+    whole = sum(int((one.group_T >= 0).sum()) for one in documents)
+    assert manifest["tokens_not_finite"] == len(is_broken)
+    assert manifest["tokens_counted"] == whole - len(is_broken)
+    assert [shard["tokens_not_finite"] > 0 for shard in manifest["shards"]].count(True) > 1
+    direct, stored = ({3: [TopContexts([3, 20], 6, before=5, after=3)]} for _ in range(2))
+    encoders = saes(loaded, LAYERS)
+    left_out = contexts_of_text(loaded, {3: encoders[3]}, documents, direct, batch_tokens=130)
+    assert left_out == len(is_broken)
+    for shard in Extract(tmp_path / "x").shards():
+        contexts_of_shard(shard, stored, {3: encoders[3].d_sae}, batch_tokens=130)
+    for one, other in zip(direct[3][0].results(3, tokenizer), stored[3][0].results(3, tokenizer), strict=True):
+        assert one.tokens == other.tokens == whole - len(is_broken)
+        assert one.rate == pytest.approx(other.rate, abs=1e-9)
+        assert [place.document for place in one.contexts] == [place.document for place in other.contexts]
+
+
+def test_a_tokenizer_is_known_by_what_decides_its_tokens(tokenizer) -> None:
+    import copy
+
+    from qscope.recipes.extract_features import tokenizer_record
+
+    record = tokenizer_record(tokenizer)
+    other = copy.deepcopy(tokenizer)
+    other(["some words", "more"], padding=True, truncation=True, max_length=4)
+    assert tokenizer_record(other) == record, "how it was called last is no part of it"
+    other.add_tokens(["quick brown"])
+    assert tokenizer_record(other) != record
+
+
+def test_ordering_a_shard_holds_no_more_than_the_plan_counts() -> None:
+    """Peak resident memory, in a process of its own: bytes a code at the worst, the parts themselves included."""
+    script = """
+import re, torch
+from pathlib import Path
+from qscope.features.extract import ordered
+peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before, count = peak(), 1_000_000
+types = dict(row=torch.int64, position=torch.int32, layer=torch.int32, feature=torch.int32, value=torch.float32)
+made = ordered({name: [torch.ones(count, dtype=kind) for _ in range(8)] for name, kind in types.items()})
+print((peak() - before) / len(made["row"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert 24 < float(done.stdout) < 1.1 * 2 * CODE_BYTES
+
+
 def test_reads_no_more_documents_than_asked_for(run, tmp_path) -> None:
     manifest = run(tmp_path / "x", documents=23)
     assert [shard["documents"] for shard in manifest["shards"]] == [10, 10, 3]
@@ -243,27 +349,36 @@ def best_by_hand(runs, documents, feature: int, count: int) -> list[tuple[float,
 
 @pytest.mark.parametrize("layout", ["safetensors", "parquet"])
 def test_the_best_contexts_come_from_text_and_from_shards_alike(
-    run, tiny_model, saes, text, tokenizer, dense, tmp_path, layout
+    run, tiny_model, saes, text, tokenizer, dense, tmp_path, layout, monkeypatch
 ) -> None:
     loaded = tiny_model()
     encoders, documents = saes(loaded, LAYERS), reader(text, tokenizer).take(100)
     wanted = {0: [3, 20, 41], 3: [7]}
 
-    def fresh() -> dict[int, TopContexts]:
-        return {layer: TopContexts(features, 6, before=5, after=3) for layer, features in wanted.items()}
+    # In slices of two features, where others would take them all at once.
+    monkeypatch.setattr(contexts, "FEATURES_AT_ONCE", 2)
+
+    def fresh() -> dict[int, list[TopContexts]]:
+        return {
+            layer: [TopContexts(part, 6, before=5, after=3) for part in in_slices(features)]
+            for layer, features in wanted.items()
+        }
 
     direct, stored = fresh(), fresh()
-    assert contexts_of_text(loaded, encoders, documents, direct, batch_tokens=130)
+    assert contexts_of_text(loaded, encoders, documents, direct, batch_tokens=130) == 0
     run(tmp_path / "x", layout)
     for shard in Extract(tmp_path / "x").shards():
-        contexts_of_shard(shard, stored, {layer: sae.d_sae for layer, sae in encoders.items()})
+        contexts_of_shard(shard, stored, {layer: sae.d_sae for layer, sae in encoders.items()}, batch_tokens=130)
     compared = 0
     for layer, features in wanted.items():
         runs = dense(loaded, encoders[layer], documents)
         everything_NF = np.concatenate(
             [one.z_TF[document.group_T >= 0] for one, document in zip(runs, documents, strict=True)]
         )
-        one, other = (list(tops[layer].results(layer, tokenizer)) for tops in (direct, stored))
+        one, other = (
+            [entry for top in tops[layer] for entry in top.results(layer, tokenizer)] for tops in (direct, stored)
+        )
+        assert len(direct[layer]) == (2 if layer == 0 else 1)
         assert [entry.feature for entry in one] == features
         for entry, again in zip(one, other, strict=True):
             expected = best_by_hand(runs, documents, entry.feature, 6)

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
 from qscope.features.label_server import (
     LabelServer,
-    Stopped,
     judge_question,
     label_of,
     marked,
     verdicts,
     writer_question,
 )
+from qscope.runs.ledger import Ledger
 from qscope.v1.explain_pb2 import LabelEndpoint
 from qscope.v1.features_pb2 import FeatureContext
 
@@ -102,9 +102,43 @@ def test_stops_between_questions(serve) -> None:
         server.ask_all([("a", "b")] * 9)
 
 
-def test_an_answer_without_text_is_no_fault(serve) -> None:
-    with LabelServer(serve(lambda *_: said(None))) as server:
-        assert server.ask("a", "b") == ""
+def test_what_was_answered_is_not_asked_again(serve, tmp_path) -> None:
+    asked: list[str] = []
+
+    def answer(request, _):
+        asked.append(request["messages"][1]["content"])
+        return (400, {}, b"out of money") if broke and asked[-1] == "c" else said(f"re {asked[-1]}")
+
+    endpoint = serve(answer, concurrency=1)
+    questions = [("be", "a"), ("be", "b"), ("be", "c")]
+    broke = True
+    with LabelServer(endpoint, ledger=Ledger(tmp_path / "l")) as server, pytest.raises(UserError):
+        server.ask_all(questions)
+    asked.clear()
+    broke = False
+    with LabelServer(endpoint, ledger=Ledger(tmp_path / "l")) as server:
+        assert server.ask_all(questions) == ["re a", "re b", "re c"]
+    assert asked == ["c"]
+    # Another model is another question.
+    endpoint.model = "n"
+    with LabelServer(endpoint, ledger=Ledger(tmp_path / "l")) as server:
+        server.ask_all(questions[:1])
+    assert asked == ["c", "a"]
+
+
+def test_another_server_is_another_question(serve, tmp_path) -> None:
+    ledger = Ledger(tmp_path / "l")
+    for text in ("one", "two"):
+        with LabelServer(serve(lambda *_, text=text: said(text)), ledger=ledger) as server:
+            assert server.ask("a", "b") == text
+
+
+def test_an_answer_without_text_is_no_fault_and_asked_for_again(serve, tmp_path) -> None:
+    replies = iter([said(None), said("<think>hm"), said("yes")])
+    endpoint = serve(lambda *_: next(replies))
+    for expected in ("", "", "yes", "yes"):
+        with LabelServer(endpoint, ledger=Ledger(tmp_path / "l")) as server:
+            assert server.ask("a", "b") == expected
 
 
 def test_questions_hold_the_contexts_marked_and_on_one_line() -> None:

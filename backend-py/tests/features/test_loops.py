@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qscope.features.documents import Document
+from qscope.features.documents import Document, digest_of, split
 from qscope.features.loops import Loop, by_repetition, continued, find_loop, made_loop
 
 
@@ -73,6 +73,47 @@ def test_a_loop_is_made_of_a_span() -> None:
     assert made.onset == 5
     assert by_repetition(made.document, made.loop, 4).group_T.tolist() == [-1, -1, -1, 0, 0, 1, 1, 2, 2, 3, 3]
     assert made_loop(document(range(4)), prefix=3, period=2, repetitions=4) is None
+
+
+def test_documents_with_equal_first_tokens_make_one_loop_and_land_in_one_half(tiny_model) -> None:
+    noise = np.random.default_rng(3)
+    given = [
+        Document(
+            2 * number + twin, np.array([*start, *noise.integers(3, 250, 9)], np.int32), zeros, "", noise.bytes(16)
+        )
+        for number, start in enumerate(noise.integers(3, 250, (12, 6)))
+        for twin in (0, 1)
+        for zeros in [np.zeros(15, np.int16)]
+    ]
+    made = [made_loop(one, prefix=4, period=2, repetitions=3).document for one in given]
+    written = continued(tiny_model("qwen3"), given, 6, 5, batch_tokens=1000)
+    for documents in (made, written):
+        assert all(one.digest == digest_of(one.ids_T.astype(np.int64)) for one in documents)
+        halves = split(documents, 0.5, seed=1)
+        assert halves.duplicates == 12
+        sides = [{one.ids_T.tobytes() for one in half} for half in (halves.ranking, halves.held_out)]
+        assert [len(side) for side in sides] == [6, 6]
+        assert not sides[0] & sides[1]
+
+
+def test_thinking_that_is_generated_does_not_count(tiny_model) -> None:
+    loaded = tiny_model("qwen3")
+    prefix, new = 6, 9
+    given = [document([40, 41, 42, 43, 44, number]) for number in range(50, 60)]
+    plain = continued(loaded, given, prefix, new, batch_tokens=1000)
+    before, one = next(
+        (before, after) for before, after in zip(given, plain, strict=True) if len(after.ids_T) == prefix + new
+    )
+    # The first token the model writes stands for the closing tag.
+    closing = int(one.ids_T[prefix])
+    (masked,) = continued(loaded, [before], prefix, new, batch_tokens=1000, think=(300, closing))
+    assert masked.ids_T.tolist() == one.ids_T.tolist()
+    expected = [-1] * (prefix + 1) + [-1 if token == closing else 0 for token in one.ids_T[prefix + 1 :].tolist()]
+    assert masked.group_T.tolist() == expected
+    # What the prefix opens goes on in the continuation.
+    (masked,) = continued(loaded, [given[0]], prefix, new, batch_tokens=1000, think=(43, 2))
+    assert masked.group_T.tolist()[:prefix] == [0, 0, 0, -1, -1, -1]
+    assert (masked.group_T[prefix:] == -1).all()
 
 
 @pytest.mark.parametrize("rows", [1, 3])

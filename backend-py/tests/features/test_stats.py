@@ -70,6 +70,22 @@ def test_sums_over_tokens_and_documents_are_those_of_dense_codes() -> None:
     np.testing.assert_array_equal(stats.max_F.double().numpy(), everything_NF.max(0))
 
 
+def test_a_document_of_one_class_is_one_unit_with_the_same_numbers() -> None:
+    chosen, class_D = torch.tensor([2, 3, 11]), torch.tensor([2, 0, 1, 1])
+    both = ChosenStats(4, GROUPS, chosen, F), ChosenStats(4, GROUPS, chosen, F, class_D)
+    for number in range(3):
+        values_NK, indices_NK, _, document_N = batch(number, 3, 20)
+        for few in both:
+            few.add(values_NK, indices_NK, class_D[document_N], document_N)
+    several, single = both
+    assert len(single.tokens_U) == 4
+    unit_D = torch.arange(4) * GROUPS + class_D
+    assert torch.equal(several.groups_U()[unit_D], single.groups_U())
+    for name in ("tokens_U", "sum_UM", "hits_UM", "max_UM"):
+        assert torch.equal(getattr(several, name)[unit_D], getattr(single, name))
+    assert int(single.tokens_U[3]) == 0, "a document without a token that counts"
+
+
 def test_nothing_added_is_nothing() -> None:
     stats = GroupStats(GROUPS, F, torch.device("cpu"), documents=True)
     empty = torch.empty(0, K), torch.empty(0, K, dtype=torch.long)
