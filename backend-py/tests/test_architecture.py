@@ -15,6 +15,7 @@ FLOORS = [
     {"sae"},
     {"features"},
     {"steering"},
+    {"evaluation"},
     {"recipes"},
     {"execute", "worker"},
 ]

@@ -17,4 +17,5 @@ RECIPES: dict[str, str] = {
     "diagnose_features": "qscope.recipes.diagnose_features:run",
     "explain_features": "qscope.recipes.explain_features:run",
     "steer": "qscope.recipes.steer:run",
+    "bench_redundancy": "qscope.recipes.bench_redundancy:run",
 }

@@ -6,7 +6,14 @@ from qscope.errors import UserError
 from qscope.features.contrast import Question, find_features
 from qscope.features.documents import Document, DocumentReader, Split, split
 from qscope.recipes.admission import admit
-from qscope.recipes.feature_parts import open_documents, open_model, report_layers, watch, write_features
+from qscope.recipes.feature_parts import (
+    open_documents,
+    open_model,
+    report_layers,
+    warn_of_bare_layers,
+    watch,
+    write_features,
+)
 from qscope.runs import RunContext
 from qscope.v1.features_pb2 import ContrastFeatures, ContrastScore, ContrastUnit
 
@@ -47,9 +54,7 @@ def run(context: RunContext) -> None:
     for entry in found.entries:
         entry.label = task.label
     report_layers(context, found, found.entries)
-    missing = sorted(set(opened.saes) - {entry.layer for entry in found.entries})
-    if missing:
-        context.warning(f"No feature favours the positives at layer {', '.join(map(str, missing))}.")
+    warn_of_bare_layers(context, opened, found.entries, "favours the positives")
     report = {
         "sides": {
             side: _side(reader, half, group, found)

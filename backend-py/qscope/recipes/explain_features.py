@@ -7,17 +7,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from google.protobuf import json_format
-
 from qscope import __version__
-from qscope.features.contexts import TopContexts, contexts_of_text
+from qscope.errors import Stopped
+from qscope.features.contexts import TopContexts, contexts_of_text, in_slices
 from qscope.features.documents import Document, split
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.files import save_features
 from qscope.features.label_server import (
     EXCERPTS,
     LabelServer,
-    Stopped,
     judge_question,
     label_of,
     verdicts,
@@ -43,15 +41,19 @@ from qscope.recipes.feature_parts import (
     refuse_unknown,
     tokens_text,
     wanted_features,
+    warn_not_finite,
     watch,
 )
 from qscope.runs import RunContext
-from qscope.runs.files import replacing
+from qscope.runs.files import write_message
+from qscope.runs.ledger import Ledger
 from qscope.steering.saes import StoredSaes
 from qscope.v1.explain_pb2 import LABEL_WRITER_ENDPOINT, ExplainFeatures, Explanation, ExplanationSet
 from qscope.v1.features_pb2 import FeatureContext, FeatureContexts, FeatureSet
 
 AT = "explain_features"
+#: Answers of the endpoint, among the artifacts.
+ANSWERS = "answers.jsonl"
 #: Held-out contexts looked at for each one scored: those scored are spread over them, strong and weak.
 _DEPTH = 8
 
@@ -82,7 +84,7 @@ def run(context: RunContext) -> None:
     admit(context)
     task: ExplainFeatures = context.experiment.explain_features
     given = feature_set_of(task, context.folder.parent, at=AT)
-    wanted = wanted_features(task, given)
+    wanted = wanted_features(task, given, at=AT)
     # Before an hour of reading: a key that is missing is missing now.
     server = _server(context, task)
     opened = open_model(context, OfLayers(task, list(wanted)), at=AT)
@@ -101,7 +103,12 @@ def run(context: RunContext) -> None:
 def _server(context: RunContext, task: ExplainFeatures) -> LabelServer | None:
     if task.writer != LABEL_WRITER_ENDPOINT:
         return None
-    return LabelServer(task.endpoint, at=f"{AT}.endpoint", should_stop=lambda: context.stop_requested)
+    ledger = Ledger(context.artifacts / ANSWERS)
+    if ledger.damaged:
+        context.warning(f"{ledger.damaged:,} damaged lines in {ANSWERS} are passed over; they are asked for again.")
+    if len(ledger):
+        context.info(f"{len(ledger):,} answers of the endpoint are kept from before")
+    return LabelServer(task.endpoint, at=f"{AT}.endpoint", ledger=ledger, should_stop=lambda: context.stop_requested)
 
 
 def _materials(
@@ -156,14 +163,17 @@ def _collect(
 ) -> dict[tuple[int, int], tuple[FeatureContexts, list[FeatureContext]]]:
     """For each feature its strongest contexts and some silent windows, from one pass over the documents."""
     both = {
-        layer: _Both(
-            TopContexts(features, active, task.before, task.after),
-            SilentContexts(features, silent, task.before, task.after, context.seed_for("silent")),
-        )
+        layer: [
+            _Both(
+                TopContexts(part, active, task.before, task.after),
+                SilentContexts(part, silent, task.before, task.after, context.seed_for("silent")),
+            )
+            for part in in_slices(features)
+        ]
         for layer, features in wanted.items()
     }
     on_progress, should_stop = watch(context, phase, len(documents))
-    if not contexts_of_text(
+    left_out = contexts_of_text(
         opened.loaded,
         opened.saes,
         documents,
@@ -171,10 +181,12 @@ def _collect(
         batch_tokens=task.model_batch_tokens,
         on_progress=on_progress,
         should_stop=should_stop,
-    ):
+    )
+    if left_out is None:
         context.stop(0)
+    warn_not_finite(context, left_out)
     found = {}
-    for layer, pair in both.items():
+    for layer, pair in ((layer, pair) for layer, parts in both.items() for pair in parts):
         tokenizer = opened.loaded.tokenizer
         windows = pair.silent.results(layer, tokenizer)
         for one, still in zip(pair.top.results(layer, tokenizer), windows, strict=True):
@@ -243,6 +255,9 @@ def _by_server(
             )
     except Stopped:
         context.stop(0)
+    path = context.artifacts / ANSWERS
+    if path.exists():
+        context.artifact(path, kind="answers", description=f"answers of {task.endpoint.model} to {len(known)} features")
     answered: dict[tuple[int, int], tuple[list[bool | None], list[bool | None]]] = {}
     for answer, (key, kinds) in zip(said, owners, strict=True):
         active, silent = answered.setdefault(key, ([], []))
@@ -316,9 +331,7 @@ def _write(
         qscope_version=__version__,
     )
     path = context.artifacts / "explanations.json"
-    text = json_format.MessageToJson(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_message(path, found)
     context.artifact(path, kind="explanations", description=f"labels of {len(explained)} features")
     if given:
         labels = {(one.layer, one.feature): one.label for one in explained if one.label}

@@ -19,7 +19,7 @@ from qscope.features.encoders import load_encoders, model_record, sae_record
 from qscope.features.files import NAME, load_features, refuse_other_sae, save_features
 from qscope.features.shards import MANIFEST
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model, select_layers
-from qscope.recipes.shared import place_of_saes, run_or_path, warn_of_misfit
+from qscope.recipes.shared import pinned, place_of_saes, run_or_path, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
 from qscope.sae.topk import TopKSae
@@ -62,14 +62,26 @@ def feature_set_of(task: NamesFeatures, runs: Path, *, at: str) -> FeatureSet | 
     return load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set")
 
 
-def wanted_features(task: NamesFeatures, found: FeatureSet | None) -> dict[int, dict[int, str]]:
-    """Label by layer and feature, those of the feature set first."""
+def wanted_features(task: NamesFeatures, found: FeatureSet | None, *, at: str) -> dict[int, dict[int, str]]:
+    """Label by layer and feature, those of the feature set first.
+
+    Raises:
+        UserError: there is none (FEATURES_EMPTY), as in the set of a contrast that found nothing.
+    """
     wanted: dict[int, dict[int, str]] = {}
     for entry in found.entries if found else ():
         wanted.setdefault(entry.layer, {})[entry.feature] = entry.label
     for text in task.features:
         layer, _, feature = text.partition("/")
         wanted.setdefault(int(layer), {}).setdefault(int(feature), "")
+    if not wanted:
+        # No layers would be read as every layer.
+        raise UserError(
+            f"{task.feature_set} holds no feature.",
+            remedy="Name a feature set whose run found something, or features.",
+            reason="FEATURES_EMPTY",
+            field=f"{at}.feature_set",
+        )
     return dict(sorted(wanted.items()))
 
 
@@ -132,16 +144,17 @@ def open_model(context: RunContext, task: FeatureTask, *, at: str) -> Opened:
     device = choose_device(experiment.compute.device)
     loaded = load_model(experiment.model, experiment.model_options, device)
     select_layers(task.layers, loaded.facts.n_layers, at=f"{at}.layers")
-    place = place_of_saes(task.sae, context.folder.parent, at=f"{at}.sae")
+    field = f"{at}.sae"
+    place = pinned(context, field, lambda: place_of_saes(task.sae, context.folder.parent, at=field))
     saes = load_encoders(
         place,
         task.layers,
         loaded.facts,
         device=device,
         offline=experiment.model_options.offline,
-        field=f"{at}.sae",
+        field=field,
     )
-    warn_of_misfit(context, place, list(saes), loaded, at=f"{at}.sae")
+    warn_of_misfit(context, place, list(saes), loaded, at=field)
     context.info(f"SAEs of {place}, layers {', '.join(map(str, saes))}")
     check_hooks(loaded)
     return Opened(loaded, saes, str(place))
@@ -160,6 +173,7 @@ def open_documents(
         masks=task.masks,
         at=place,
         rendering_at=f"{at}.rendering",
+        masks_at=f"{at}.masks",
     )
 
 
@@ -230,6 +244,13 @@ def report_layers(context: RunContext, found: Found, entries: Sequence[FeatureEn
     context.metrics(0, rows)
 
 
+def warn_of_bare_layers(context: RunContext, opened: Opened, entries: Sequence[FeatureEntry], what: str) -> None:
+    """Warns of the layers no feature was found at; ``what`` it would have done, as in "favours the positives"."""
+    missing = sorted(set(opened.saes) - {entry.layer for entry in entries})
+    if missing:
+        context.warning(f"No feature {what} at layer {', '.join(map(str, missing))}.")
+
+
 def as_json(message: Message) -> dict[str, Any]:
     """A message as JSON with every field, also those that are false or zero: results say what was off, too."""
     return json_format.MessageToDict(
@@ -240,3 +261,12 @@ def as_json(message: Message) -> dict[str, Any]:
 def watch(context: RunContext, phase: str, total: int) -> tuple[Callable[[int], None], Callable[[], bool]]:
     """``on_progress`` and ``should_stop`` for a library call over ``total`` documents."""
     return (lambda done: context.progress(phase, done, total, "documents")), (lambda: context.stop_requested)
+
+
+def warn_not_finite(context: RunContext, tokens: int) -> None:
+    """Warns of tokens that were left out as their activations are not finite, when there are any."""
+    if tokens:
+        context.warning(
+            f"{tokens:,} tokens do not count: their activations are not finite at some layer."
+            " Another model_options.precision may help."
+        )

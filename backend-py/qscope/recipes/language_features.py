@@ -5,6 +5,7 @@ from __future__ import annotations
 from qscope.errors import UserError
 from qscope.features.contrast import Question, find_features, mean_pre_activations
 from qscope.features.documents import Document, DocumentReader, split
+from qscope.features.files import group_of
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import open_documents, open_model, report_layers, watch, write_features
 from qscope.runs import RunContext
@@ -18,7 +19,7 @@ from qscope.v1.features_pb2 import (
 AT = "language_features"
 #: Two documents to rank by and two to check with.
 FEWEST = 4
-#: Rows read at most, in documents per language.
+#: Documents looked through at most for each one wanted: a language that is misspelt is nowhere.
 _ROWS = 20
 
 
@@ -37,7 +38,7 @@ def run(context: RunContext) -> None:
         label=task.language_field,
         label_field=f"{AT}.language_field",
     )
-    by_language = _collect(task, reader)
+    by_language = _collect(context, task, reader)
     languages = list(by_language)
     halves = [split(by_language[name], task.held_out_share, context.seed_for("held-out")) for name in languages]
     ranking = [document.in_group(group) for group, half in enumerate(halves) for document in half.ranking]
@@ -106,16 +107,20 @@ def run(context: RunContext) -> None:
     write_features(context, task, opened, found.entries, kind="language", score=score, report=report)
 
 
-def _collect(task: LanguageFeatures, reader: DocumentReader) -> dict[str, list[Document]]:
-    """Documents by language, in the order the languages are named or else sorted."""
+def _collect(context: RunContext, task: LanguageFeatures, reader: DocumentReader) -> dict[str, list[Document]]:
+    """Documents by language, in the order the languages are named or else sorted; of so many rows at most."""
     held: dict[str, list[Document]] = {name: [] for name in task.languages}
     seen: set[str] = set()
-    rows = 0
-    while task.languages or rows < _ROWS * task.documents:
-        documents = reader.take(64)
+    rows, limit = 0, _ROWS * task.documents * max(1, len(task.languages))
+    on_progress, should_stop = watch(context, "looking for documents", limit)
+    while rows < limit:
+        documents = reader.take(64, should_stop)
+        if should_stop():
+            context.stop(0)
         if not documents:
             break
         rows += len(documents)
+        on_progress(rows)
         for document in documents:
             seen.add(document.label)
             wanted = held.setdefault(document.label, []) if not task.languages else held.get(document.label)
@@ -126,9 +131,11 @@ def _collect(task: LanguageFeatures, reader: DocumentReader) -> dict[str, list[D
     if task.languages:
         for index, name in enumerate(task.languages):
             if len(held[name]) < FEWEST:
+                where = f" among the first {rows:,}" if rows >= limit else ""
                 raise UserError(
-                    f"There are {len(held[name])} documents of language {name!r}, too few to rank and to check.",
-                    remedy=f"The column holds {', '.join(sorted(seen)[:30]) or 'nothing'}.",
+                    f"There are {len(held[name])} documents of language {name!r}{where}, too few to rank and to check.",
+                    remedy=f"There the column holds {', '.join(sorted(seen)[:30]) or 'nothing'}."
+                    + (" For a text ordered by language, set text.shuffle_documents." if where else ""),
                     reason="TOO_FEW_DOCUMENTS",
                     field=f"{AT}.languages[{index}]",
                 )
@@ -148,7 +155,7 @@ def _collect(task: LanguageFeatures, reader: DocumentReader) -> dict[str, list[D
 def _report(context: RunContext, languages: list[str], entries: list[FeatureEntry]) -> None:
     """For every language the layer and feature that separate it best, held out."""
     for name in languages:
-        own = [entry for entry in entries if entry.label == name]
+        own = [entry for entry in entries if group_of(entry) == name]
         if not own:
             context.warning(f"No feature favours {name} at any layer.")
             continue

@@ -14,6 +14,7 @@ import torch
 from qscope.errors import UserError
 from qscope.models import ModelShape, available_memory, choose_device, describe_model, select_layers
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
+from qscope.recipes.plan_redundancy import plan_redundancy
 from qscope.recipes.plan_words import bytes_text as _size
 from qscope.recipes.plan_words import ranges as _ranges
 from qscope.recipes.plan_words import text_fact as _text
@@ -26,7 +27,8 @@ from qscope.sae.settings import (
     peak_learning_rate,
     step_count,
 )
-from qscope.v1 import diagnose_pb2, experiment_pb2, run_pb2, sae_pb2, steer_pb2
+from qscope.steering.capability import LOGITS_AT_ONCE, TOKENS_AT_ONCE
+from qscope.v1 import experiment_pb2, run_pb2, sae_pb2, steer_pb2
 
 FLOAT32 = 4
 #: A sparse SAE step costs this many encoder products (see docs/performance.md for the measurement).
@@ -48,7 +50,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         UserError: for what can be known to be impossible before anything runs (wrong layer, k above the width,
             missing model or text); its ``field`` names the place.
     """
-    task = experiment.WhichOneof("task")
+    task, estimate = experiment.WhichOneof("task"), None
     device = choose_device(experiment.compute.device)
     shape = describe_model(experiment.model, experiment.model_options, device)
     if task == "train_sae":
@@ -57,10 +59,11 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = _plan_eval_sae(experiment.eval_sae, shape, device)
     elif task == "steer":
         result = _plan_steer(experiment.steer, shape)
-    elif task == "diagnose_features":
-        result = _plan_diagnose(experiment.diagnose_features, shape)
     elif task in FEATURE_TASKS:
         estimate = plan_features(experiment, shape, device, Path(runs_folder))
+        result = estimate.planned
+    elif task == "bench_redundancy":
+        estimate = plan_redundancy(experiment.bench_redundancy, shape, Path(runs_folder))
         result = estimate.planned
     else:
         raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")
@@ -80,7 +83,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
     if timed:
         speed = measure_device(device)
         result.seconds = (
-            estimate.products / speed.products if task in FEATURE_TASKS else _seconds(experiment, shape, speed)
+            estimate.products / speed.products if estimate is not None else _seconds(experiment, shape, speed)
         )
         result.time_basis = (
             f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
@@ -170,7 +173,10 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
     arms = _steer_arms(task)
     texts = prompts * task.samples * arms
     named = _ranges(layers) if layers else "those of the files" if task.steering.edits else "none"
+    where = "in every arm but prompt" if steer_pb2.STEERING_CONTROL_PROMPT in task.controls else "in every arm"
+    tasks = "The time does not count the tasks: how long they are is known to the harness alone."
     return run_pb2.Plan(
+        warnings=[tasks] if task.capability.tasks else [],
         facts=[
             run_pb2.PlanFact(name="layers", value=f"{named} of {shape.n_layers}"),
             run_pb2.PlanFact(name="edits", value=f"{len(task.steering.edits)}"),
@@ -179,6 +185,11 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
                 value=f"{texts:,} ({prompts:,} prompts x {task.samples} samples x {arms} arms and strengths)",
             ),
             run_pb2.PlanFact(name="tokens", value=f"up to {texts * task.sampling.max_tokens:,} generated"),
+            *(
+                [run_pb2.PlanFact(name="tasks", value=f"{', '.join(task.capability.tasks)}, {where}")]
+                if task.capability.tasks
+                else []
+            ),
             run_pb2.PlanFact(
                 name="neutral text", value=f"{task.side_effects.tokens:,} tokens in each arm and strength"
             ),
@@ -190,34 +201,28 @@ def _plan_steer(task: steer_pb2.Steer, shape: ModelShape) -> run_pb2.Plan:
                 name="cache of one batch, at most",
                 bytes=task.batch_rows * length * 2 * shape.n_layers * shape.d_model * shape.bytes_per_parameter,
             ),
+            *_task_memory(task, shape),
             run_pb2.MemoryItem(name="logits of one step", bytes=4 * task.batch_rows * shape.vocab_size * FLOAT32),
         ],
     )
+
+
+def _task_memory(task: steer_pb2.Steer, shape: ModelShape) -> list[run_pb2.MemoryItem]:
+    """What requests of benchmark tasks need beside the prompts; their length is bounded by the batch, not by a plan."""
+    if not task.capability.tasks:
+        return []
+    token_bytes = 2 * shape.n_layers * shape.d_model * shape.bytes_per_parameter
+    return [
+        run_pb2.MemoryItem(name="cache of one batch of tasks, at most", bytes=TOKENS_AT_ONCE * token_bytes),
+        # As the model gives them, and as float32.
+        run_pb2.MemoryItem(name="logits of one batch of tasks", bytes=2 * LOGITS_AT_ONCE * FLOAT32),
+    ]
 
 
 def _steer_prompts(task: steer_pb2.Steer) -> tuple[int, bool]:
     """Prompts of every arm, and whether they come from text."""
     given = len(task.prompts) + sum(len(paraphrase.prompts) for paraphrase in task.paraphrases)
     return given or task.prompt_text.prompts, not given
-
-
-def _plan_diagnose(task: diagnose_pb2.DiagnoseFeatures, shape: ModelShape) -> run_pb2.Plan:
-    layers = select_layers(task.layers, shape.n_layers, at="diagnose_features.layers")
-    return run_pb2.Plan(
-        facts=[
-            run_pb2.PlanFact(name="layers", value=f"{_ranges(layers)} of {shape.n_layers}"),
-            run_pb2.PlanFact(name="cases", value=f"{len(task.cases):,}, a pass forward and back for each"),
-            run_pb2.PlanFact(name="baseline", value=f"{task.baseline_tokens:,} tokens of ordinary text per layer"),
-        ],
-        memory=[
-            run_pb2.MemoryItem(name="language model", bytes=shape.weight_bytes),
-            # A response of a thousand tokens, with what the backward pass needs of every block.
-            run_pb2.MemoryItem(
-                name="one pass with gradients, 1,024 tokens",
-                bytes=1024 * (shape.n_layers * shape.d_model * 40 + 3 * shape.vocab_size) * FLOAT32,
-            ),
-        ],
-    )
 
 
 def _steer_arms(task: steer_pb2.Steer) -> int:
@@ -238,12 +243,6 @@ def _seconds(experiment: experiment_pb2.Experiment, shape: ModelShape, speed: De
         # The spliced passes run the blocks above their layer only.
         skipped = 4 * sum((layer + 1) / shape.n_layers for layer in layers) * shape.active_block_parameters
         return task.tokens * 2 * (_eval_passes(layers) * shape.parameters - skipped) / speed.products
-    if experiment.WhichOneof("task") == "diagnose_features":
-        task = experiment.diagnose_features
-        characters = sum(len(case.prompt) + len(case.response) for case in task.cases)
-        layers = len(task.layers) or shape.n_layers
-        # Four characters a token, and a backward pass of twice the forward one.
-        return (characters / 4 * 3 + layers * task.baseline_tokens) * 2 * shape.parameters / speed.products
     if experiment.WhichOneof("task") == "steer":
         steer = experiment.steer
         texts = _steer_prompts(steer)[0] * steer.samples * _steer_arms(steer)
@@ -302,7 +301,10 @@ def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
 def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planned: run_pb2.Plan) -> str:
     task = experiment.WhichOneof("task")
     if task == "diagnose_features":
-        return "Use a smaller model: a backward pass needs what every block computed."
+        return (
+            "Shorten the longest of diagnose_features.cases or use a smaller model: "
+            "a backward pass needs what every block computed."
+        )
     if task == "steer":
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:

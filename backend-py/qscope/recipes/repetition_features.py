@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from qscope.errors import UserError
 from qscope.features.contrast import Found, Question, find_features
-from qscope.features.documents import Document, split
+from qscope.features.documents import Document, digest_of, split, think_tags
 from qscope.features.loops import Looped, by_repetition, continued, find_loop, made_loop
 from qscope.features.onset import Aligned, matched_features, onset_curves
 from qscope.recipes.admission import admit
-from qscope.recipes.feature_parts import Opened, open_documents, open_model, report_layers, watch, write_features
+from qscope.recipes.feature_parts import (
+    Opened,
+    open_documents,
+    open_model,
+    report_layers,
+    warn_of_bare_layers,
+    watch,
+    write_features,
+)
 from qscope.recipes.repetition_report import LayerOnset, onset_lines, repetition_report
 from qscope.runs import RunContext
 from qscope.v1.features_pb2 import (
@@ -30,6 +39,14 @@ FEWEST = 4
 BEFORE, AFTER = 16, 64
 
 
+@dataclass(frozen=True)
+class Ordinary:
+    """A document without a loop, and the digest of the looped document made from it (its own where none is)."""
+
+    document: Document
+    origin: bytes
+
+
 def run(context: RunContext) -> None:
     """Gets loops, ranks by the mean rise from first to last repetition on one half, checks on the other.
 
@@ -40,20 +57,15 @@ def run(context: RunContext) -> None:
     opened = open_model(context, task, at=AT)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
     documents = reader.require(task.documents)
-    looped, ordinary = _loops(context, task, opened, documents)
+    looped, candidates = _loops(context, task, opened, documents)
     context.info(
         f"{len(looped):,} of {len(documents):,} documents have a loop of {task.repetitions} repetitions or more"
     )
-    if len(looped) < FEWEST:
-        raise UserError(
-            f"Only {len(looped)} of {len(documents)} documents have a loop: too few to rank and to check.",
-            remedy="Give more documents or new_tokens, or take loops: made.",
-            reason="TOO_FEW_LOOPS",
-            field=f"{AT}.loops",
-        )
+    _refuse_too_few(task, looped, len(documents))
     by_number = {one.document.number: one for one in looped}
     classed = [by_repetition(one.document, one.loop, task.repetitions) for one in looped]
     halves = split(classed, task.held_out_share, context.seed_for("held-out"))
+    ordinary = _apart(candidates, halves.held_out)
     classes = [f"repetition {number + 1}" for number in range(task.repetitions - 1)] + ["last repetition"]
     on_progress, should_stop = watch(context, "reading", len(halves.ranking) + len(halves.held_out))
     found = find_features(
@@ -81,8 +93,10 @@ def run(context: RunContext) -> None:
         entry.curve.extend(entry.class_means[name] for name in classes)
         entry.class_means.clear()
     report_layers(context, found, found.entries)
+    warn_of_bare_layers(context, opened, found.entries, "rises with repetition")
     onsets = _onsets(context, task, opened, found, [by_number[one.number] for one in halves.held_out], ordinary)
-    context.info("\n".join(onset_lines(onsets)))
+    if onsets:
+        context.info("\n".join(onset_lines(onsets)))
     context.report(repetition_report(context.experiment.name, found.entries, onsets, classes))
     report = {
         "source": reader.identity(),
@@ -98,6 +112,7 @@ def run(context: RunContext) -> None:
         "ambient": {str(layer): features for layer, features in found.ambient.items()},
         "median_residual_norm": {str(layer): norm for layer, norm in found.median_norms.items()},
         "documents_ordinary": len(ordinary),
+        "ordinary_left_out": len(candidates) - len(ordinary),
         "onset": [onset.as_dict() for onset in onsets],
     }
     score = "mean activation in the last repetition minus the first, per token"
@@ -112,12 +127,17 @@ def _onsets(
     looped: Sequence[Looped],
     ordinary: Sequence[Document],
 ) -> list[LayerOnset]:
-    """The best feature of every layer around the onset, beside ordinary text and a feature of like activity."""
+    """The best feature of every layer around the onset, beside ordinary text and a feature of like activity.
+
+    Empty where no feature rises at any layer.
+    """
     best: dict[int, int] = {}
     taken: dict[int, list[int]] = {}
     for entry in found.entries:
         best.setdefault(entry.layer, entry.feature)
         taken.setdefault(entry.layer, []).append(entry.feature)
+    if not best:
+        return []
     loops = [Aligned(one.document, one.onset) for one in looped]
     # Ordinary text is looked at where loops begin elsewhere: at the same depth into a document.
     plain = [
@@ -160,7 +180,7 @@ def _onsets(
 
 def _loops(
     context: RunContext, task: RepetitionFeatures, opened: Opened, documents: list[Document]
-) -> tuple[list[Looped], list[Document]]:
+) -> tuple[list[Looped], list[Ordinary]]:
     """Documents with a loop, and comparable ones without."""
     if task.loops == LOOP_ORIGIN_MADE:
         made = [
@@ -172,7 +192,7 @@ def _loops(
             for document, one in made
             if one is not None and (by_repetition(one.document, one.loop, task.repetitions).group_T >= 0).any()
         ]
-        return [one for _, one in whole], [document for document, _ in whole]
+        return [one for _, one in whole], [Ordinary(document, one.document.digest) for document, one in whole]
     if task.loops == LOOP_ORIGIN_GENERATED:
         on_progress, should_stop = watch(context, "generating", len(documents))
         written = continued(
@@ -181,6 +201,9 @@ def _loops(
             task.prefix_tokens,
             task.new_tokens,
             batch_tokens=task.model_batch_tokens,
+            think=think_tags(opened.loaded.tokenizer, at=f"{AT}.masks.skip_thinking")
+            if task.masks.skip_thinking
+            else None,
             on_progress=on_progress,
             should_stop=should_stop,
         )
@@ -189,5 +212,37 @@ def _loops(
         documents = written
     given = task.loops == LOOP_ORIGIN_GIVEN
     found = [(document, find_loop(document.ids_T, task.repetitions, anywhere=given)) for document in documents]
-    looped = [Looped(document, loop) for document, loop in found if loop is not None]
-    return looped, [document for document, loop in found if loop is None]
+    looped = [
+        Looped(document, loop)
+        for document, loop in found
+        # A loop may lie in what is left out, in thinking above all.
+        if loop is not None and (by_repetition(document, loop, task.repetitions).group_T >= 0).any()
+    ]
+    return looped, [Ordinary(document, document.digest) for document, loop in found if loop is None]
+
+
+def _apart(candidates: Sequence[Ordinary], held_out: Sequence[Document]) -> list[Document]:
+    """Ordinary documents that are no held-out loop's, each once: both sides of an onset are different documents."""
+    taken = {document.digest for document in held_out}
+    unique = {digest_of(one.document.ids_T): one.document for one in reversed(candidates) if one.origin not in taken}
+    return list(reversed(unique.values()))
+
+
+def _refuse_too_few(task: RepetitionFeatures, looped: Sequence[Looped], documents: int) -> None:
+    different = len({one.document.digest for one in looped})
+    if different >= FEWEST:
+        return
+    what = f"Only {len(looped)} of {documents} documents have a loop"
+    remedy = "Give more documents or new_tokens, or take loops: made."
+    if task.loops == LOOP_ORIGIN_MADE:
+        needed = task.prefix_tokens + task.period_tokens
+        what = f"Only {len(looped)} of {documents} documents have prefix_tokens + period_tokens = {needed} tokens"
+        remedy = "Raise text.context, lower prefix_tokens or period_tokens, or give longer or more documents."
+    if different < len(looped):
+        what += f", and {different} of these differ"
+    raise UserError(
+        f"{what}: too few to rank and to check.",
+        remedy=remedy,
+        reason="TOO_FEW_LOOPS",
+        field=f"{AT}.loops",
+    )

@@ -11,6 +11,7 @@ import torch
 
 from qscope.features.auc import auc
 from qscope.features.onset import OnsetCurve
+from qscope.runs.files import plain
 from qscope.v1 import report_pb2 as pb
 from qscope.v1.features_pb2 import FeatureEntry
 
@@ -53,7 +54,7 @@ class LayerOnset:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: NaN as null."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
 def separation(loops_D: Sequence[float], ordinary_D: Sequence[float]) -> tuple[float, float, float]:
@@ -102,6 +103,8 @@ def repetition_report(
         onsets: the best of each layer around the onset.
         classes: names of the repetitions.
     """
+    if not entries:
+        return pb.Report(title=title, subtitle="No feature rises from the first repetition to the last at any layer.")
     known = [onset for onset in onsets if not math.isnan(onset.auc)]
     best = max(known, key=lambda onset: onset.auc, default=None)
     subtitle = (
@@ -226,11 +229,3 @@ def _curves(entries: Sequence[FeatureEntry], classes: Sequence[str]) -> pb.Repor
             ordered=True,
         ),
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from qscope.data import TokenStream, open_text
@@ -10,6 +12,7 @@ from qscope.errors import UserError
 from qscope.features.files import NAME as FEATURES
 from qscope.models import LoadedModel
 from qscope.runs import RunContext, find_run, run_folders
+from qscope.runs.files import write_json
 from qscope.sae.evaluation import evaluate
 from qscope.sae.identity import check_pair
 from qscope.sae.store import read_facts
@@ -100,6 +103,49 @@ def run_or_path(name: str, runs: Path, holds: str) -> Path:
             if (folder.artifacts / holds).exists():
                 return folder.path
     return find_run(runs, name).path
+
+
+def pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path | str:
+    """What a name such as ``latest`` means in a run: looked up once, by the first attempt that asks.
+
+    Other runs end between two attempts; a resumed run whose names meant something new would mix two sets of SAEs. The
+    answers stand in ``artifacts/places.json``, those inside the folder of runs relative to it, so that it may be moved.
+
+    Args:
+        context: the run.
+        at: the experiment field that holds the name.
+        find: looks the name up.
+
+    Returns:
+        What ``find`` returned the first time: a path, or the name of a repository.
+
+    Raises:
+        UserError: what ``find`` raises; nothing is written then.
+    """
+    path, runs = context.artifacts / "places.json", context.folder.parent.resolve()
+    known: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if at not in known:
+        place = find()
+        if not isinstance(place, Path):
+            known[at] = {"name": place}
+        elif place.resolve().is_relative_to(runs):
+            known[at] = {"run": str(place.resolve().relative_to(runs))}
+        else:
+            known[at] = {"path": str(place)}
+        write_json(path, known)
+    entry = known[at]
+    if "name" in entry:
+        return entry["name"]
+    return runs / entry["run"] if "run" in entry else Path(entry["path"])
+
+
+def pin_feature_files(context: RunContext, spec: steering_pb2.SteeringSpec, *, at: str) -> None:
+    """As :func:`place_feature_files`, with what the first attempt of the run found; ``at`` is the spec's field."""
+    runs = context.folder.parent
+    for index, edit in enumerate(spec.edits):
+        if edit.feature_file:
+            find = partial(run_or_path, edit.feature_file, runs, FEATURES)
+            edit.feature_file = str(pinned(context, f"{at}.edits[{index}].feature_file", find))
 
 
 def place_feature_files(spec: steering_pb2.SteeringSpec, runs: Path) -> None:

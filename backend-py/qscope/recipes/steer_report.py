@@ -14,17 +14,20 @@ _PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT)
 _FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)
 
 
-def steering_report(title: str, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> pb.Report:
+def steering_report(
+    title: str, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, from_unsteered: bool = True
+) -> pb.Report:
     """The report of a run.
 
     Args:
         title: name of the run.
         arms: as :func:`qscope.steering.summary.summarise` makes them.
         rows: the generated texts.
+        from_unsteered: whether every arm at factor 0 is the unsteered text, so that its curve begins there.
     """
-    sections = [_table(arms), *_stability(arms), _samples(arms, rows)]
+    sections = [_table(arms), *_stability(arms), *_tasks(arms), _samples(arms, rows)]
     if len({arm["factor"] for arm in arms if arm["arm"] == "steered"}) > 1:
-        sections.insert(0, _curves(arms))
+        sections.insert(0, _curves(arms, from_unsteered))
     return pb.Report(title=title, subtitle=_finding(arms), sections=sections)
 
 
@@ -45,11 +48,14 @@ def _finding(arms: Sequence[Mapping[str, Any]]) -> str:
 
 def usable_sentence(side: Side) -> str:
     """One sign of the sweep in words."""
+    begins = "No text changes" if side.first is None else f"Texts change from {side.first:g} times on"
     if side.collapse is None:
-        return f"No collapse up to {side.last:g} times."
+        return f"{begins}, without collapse up to {side.last:g} times."
     if side.last is None:
-        return f"It collapses at {side.collapse:g} times already, the weakest tried ({side.why})."
-    return f"It collapses at {side.collapse:g} times ({side.why}); {side.last:g} times is the strongest below."
+        return f"{begins}. It collapses at {side.collapse:g} times already, the weakest tried ({side.why})."
+    return (
+        f"{begins}. It collapses at {side.collapse:g} times ({side.why}); {side.last:g} times is the strongest below."
+    )
 
 
 def _table(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
@@ -156,6 +162,65 @@ def _stability(arms: Sequence[Mapping[str, Any]]) -> list[pb.ReportSection]:
     ]
 
 
+def _tasks(arms: Sequence[Mapping[str, Any]]) -> list[pb.ReportSection]:
+    """Benchmark tasks by arm; nothing where none were run."""
+    known = [arm for arm in arms if arm.get("tasks")]
+    if not known:
+        return []
+    names = list(dict.fromkeys((score["task"], score["metric"]) for arm in known for score in arm["tasks"]))
+    rows = []
+    for arm in known:
+        found = {(score["task"], score["metric"]): score for score in arm["tasks"]}
+        cells = [pb.TableCell(text=arm["arm"]), pb.TableCell(number=arm["factor"])]
+        for name in names:
+            cell = pb.TableCell()
+            if name in found:
+                cell = _score_cell(found[name])
+            cells.append(cell)
+        rows.append(pb.TableRow(cells=cells))
+    columns = [
+        pb.TableColumn(name="arm"),
+        pb.TableColumn(name="factor", format=pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=2)),
+        *(pb.TableColumn(name=f"{task} {metric}", format=_FIXED) for task, metric in names),
+    ]
+    return [
+        pb.ReportSection(
+            heading="Tasks",
+            text="Tasks of lm-evaluation-harness, the same examples in every arm but `prompt`, where they are not run. "
+            "± is the harness' standard error; as the examples are the same, the error of a difference between arms is "
+            "usually smaller than that of two separate samples. An arm that changed no position has the scores of the "
+            "model as it is.",
+            table=pb.Table(caption="Scores by arm and strength", columns=columns, rows=rows),
+        )
+    ]
+
+
+def _score_cell(score: Mapping[str, Any]) -> pb.TableCell:
+    """A score with its error; empty where the harness gave no number."""
+    if score["value"] is None:
+        return pb.TableCell()
+    cell = pb.TableCell(number=score["value"], n=score["n"])
+    if score["stderr"] is not None:
+        cell.spread = score["stderr"]
+    return cell
+
+
+def task_lines(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tasks for a terminal of 80 columns; empty where none were run."""
+    known = [arm for arm in arms if arm.get("tasks")]
+    if not known:
+        return []
+    lines = [f"{'arm':<14}{'factor':>7}  {'task':<32}{'value':>8}{'± se':>8}{'n':>7}"]
+    for arm in known:
+        for score in arm["tasks"]:
+            name = f"{score['task']} {score['metric']}"
+            name = name if len(name) <= 31 else f"{name[:28]}..."
+            value, error = ("" if score[part] is None else f"{score[part]:.3f}" for part in ("value", "stderr"))
+            value = f"{value:>8}{error:>8}{score['n']:>7}"
+            lines.append(f"{arm['arm']:<14}{arm['factor']:>7g}  {name:<32}{value}".rstrip())
+    return lines
+
+
 def stability_line(arms: Sequence[Mapping[str, Any]]) -> str:
     """Of the strongest steered arm with paraphrases, how far its effect depends on the wording; empty without."""
     known = [arm for arm in arms if arm["arm"] == "steered" and "stability" in arm]
@@ -171,7 +236,7 @@ def stability_line(arms: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
+def _curves(arms: Sequence[Mapping[str, Any]], from_unsteered: bool) -> pb.ReportSection:
     plots = [
         ("Repetition", "repeated 3-grams", lambda arm: arm["repeated_3grams"]["mean"], False, _PERCENT),
         ("Texts that end in a loop", "share of texts", lambda arm: arm["looping"]["mean"], False, _PERCENT),
@@ -201,7 +266,7 @@ def _curves(arms: Sequence[Mapping[str, Any]]) -> pb.ReportSection:
                 line_plot=pb.LinePlot(
                     x=pb.PlotAxis(label="factor on the strength", include=[0]),
                     y=pb.PlotAxis(label=label, log=log, format=form, include=[] if log else [0]),
-                    series=list(_series(arms, value)),
+                    series=list(_series(arms, value, from_unsteered)),
                     markers=[pb.PlotMarker(x=0)],
                 ),
             )
@@ -222,15 +287,15 @@ def _moved_language(arms: Sequence[Mapping[str, Any]]) -> str:
     return best if rises.get(best, 0.0) > 0 else ""
 
 
-def _series(arms: Sequence[Mapping[str, Any]], value: Any) -> list[pb.PlotSeries]:
+def _series(arms: Sequence[Mapping[str, Any]], value: Any, from_unsteered: bool) -> list[pb.PlotSeries]:
     base = next(arm for arm in arms if arm["arm"] == "unsteered")
     series = []
     for name in dict.fromkeys(arm["arm"] for arm in arms):
         mine = [arm for arm in arms if arm["arm"] == name]
         if len(mine) < 2:
             continue
-        # Strength 0 is the unsteered text in every arm.
-        points = sorted({arm["factor"]: value(arm) for arm in [base | {"factor": 0.0}, *mine]}.items())
+        origin = [base | {"factor": 0.0}] if from_unsteered else []
+        points = sorted({arm["factor"]: value(arm) for arm in [*origin, *mine]}.items())
         series.append(pb.PlotSeries(name=name, x=[x for x, _ in points], y=[y for _, y in points]))
     return series
 
@@ -272,11 +337,15 @@ def steering_lines(arms: Sequence[Mapping[str, Any]]) -> list[str]:
         ratio, kl = (f"{arm[name]:.3f}" if name in arm else "" for name in ("perplexity_ratio", "kl"))
         if len(ratio) > 8:
             ratio = f"{arm['perplexity_ratio']:.1e}"
-        named = " ".join(f"{name or '-'} {share:.0%}" for name, share in list(arm["languages"].items())[:3])
-        lines.append(
+        line = (
             f"{arm['arm']:<14}{arm['factor']:>7g}{arm['n']:>6}{arm['same_as_unsteered']:>6.0%}"
-            f"{arm['repeated_3grams']['mean']:>7.1%}{arm['looping']['mean']:>6.0%}{ratio:>9}{kl:>8}  {named}"[
-                :80
-            ].rstrip()
+            f"{arm['repeated_3grams']['mean']:>7.1%}{arm['looping']['mean']:>6.0%}{ratio:>9}{kl:>8} "
         )
+        # As many languages as fit, each whole: half a share reads as another number.
+        for name, share in arm["languages"].items():
+            more = f"{line} {name or '-'} {share:.0%}"
+            if len(more) > 80:
+                break
+            line = more
+        lines.append(line.rstrip())
     return lines

@@ -6,7 +6,7 @@ from google.protobuf import json_format
 
 from qscope import __version__
 from qscope.errors import UserError
-from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text
+from qscope.features.contexts import TopContexts, contexts_of_shard, contexts_of_text, in_slices
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.shards import Extract
 from qscope.models import load_model
@@ -20,11 +20,12 @@ from qscope.recipes.feature_parts import (
     refuse_unknown,
     tokens_text,
     wanted_features,
+    warn_not_finite,
     watch,
 )
 from qscope.recipes.shared import run_or_path
 from qscope.runs import RunContext
-from qscope.runs.files import replacing
+from qscope.runs.files import write_message
 from qscope.v1.features_pb2 import ContextSet, FeatureContexts, FeatureSet, ModelRecord, SaeRecord, TopFeatures
 
 AT = "top_features"
@@ -37,7 +38,7 @@ def run(context: RunContext) -> None:
     admit(context)
     task: TopFeatures = context.experiment.top_features
     given = feature_set_of(task, context.folder.parent, at=AT)
-    wanted = wanted_features(task, given)
+    wanted = wanted_features(task, given, at=AT)
     look = _of_extract if task.activations else _of_text
     found = look(context, task, given, wanted)
     labels = {(layer, feature): label for layer, features in wanted.items() for feature, label in features.items()}
@@ -45,9 +46,7 @@ def run(context: RunContext) -> None:
         entry.label = labels[entry.layer, entry.feature]
     _report(context, found)
     path = context.artifacts / "contexts.json"
-    text = json_format.MessageToJson(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_message(path, found)
     count = sum(len(entry.contexts) for entry in found.features)
     context.artifact(path, kind="contexts", description=f"{count} contexts of {len(found.features)} features")
 
@@ -60,7 +59,7 @@ def _of_text(
     refuse_unknown(task, given, wanted, saes, at=AT)
     tops = _accumulators(task, wanted)
     reader = open_documents(context, task, task.text, opened.loaded, at=AT, name="text")
-    limit, first = task.documents or (1 << 62), True
+    limit, first, not_finite = task.documents or (1 << 62), True, 0
     while reader.read < limit:
         count = min(_AT_ONCE, limit - reader.read)
         documents = reader.require(count) if first else reader.take(count)
@@ -69,7 +68,7 @@ def _of_text(
             break
         before = reader.read - len(documents)
         on_progress, should_stop = watch(context, "reading", task.documents or reader.read)
-        if not contexts_of_text(
+        left_out = contexts_of_text(
             opened.loaded,
             opened.saes,
             documents,
@@ -77,8 +76,11 @@ def _of_text(
             batch_tokens=task.model_batch_tokens,
             on_progress=lambda done, before=before, tell=on_progress: tell(before + done),
             should_stop=should_stop,
-        ):
+        )
+        if left_out is None:
             context.stop(0)
+        not_finite += left_out
+    warn_not_finite(context, not_finite)
     return ContextSet(
         model=opened.loaded.facts.name,
         sae=opened.place,
@@ -114,9 +116,10 @@ def _of_extract(
     for shard in extracted.shards():
         if should_stop():
             context.stop(0)
-        contexts_of_shard(shard, tops, widths)
+        contexts_of_shard(shard, tops, widths, batch_tokens=task.model_batch_tokens)
         done += len(shard.number_R)
         on_progress(done)
+    warn_not_finite(context, manifest.get("tokens_not_finite", 0))
     return ContextSet(
         model=record.name,
         sae=manifest["sae"],
@@ -128,14 +131,15 @@ def _of_extract(
     )
 
 
-def _accumulators(task: TopFeatures, wanted: dict[int, dict[int, str]]) -> dict[int, TopContexts]:
+def _accumulators(task: TopFeatures, wanted: dict[int, dict[int, str]]) -> dict[int, list[TopContexts]]:
     return {
-        layer: TopContexts(list(features), task.contexts, task.before, task.after) for layer, features in wanted.items()
+        layer: [TopContexts(part, task.contexts, task.before, task.after) for part in in_slices(list(features))]
+        for layer, features in wanted.items()
     }
 
 
-def _results(tops: dict[int, TopContexts], wanted: dict[int, dict[int, str]], tokenizer) -> list[FeatureContexts]:
-    return [entry for layer in wanted for entry in tops[layer].results(layer, tokenizer)]
+def _results(tops: dict[int, list[TopContexts]], wanted: dict[int, dict[int, str]], tokenizer) -> list[FeatureContexts]:
+    return [entry for layer in wanted for top in tops[layer] for entry in top.results(layer, tokenizer)]
 
 
 def _report(context: RunContext, found: ContextSet) -> None:

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from qscope.v1.rules import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from qscope.v1 import features_pb2 as qscope_dot_v1_dot_features__pb2
 from qscope.v1 import generation_pb2 as qscope_dot_v1_dot_generation__pb2
 from qscope.v1 import options_pb2 as qscope_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qscope/v1/diagnose.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1aqscope/v1/generation.proto\x1a\x17qscope/v1/options.proto\"l\n\rDiagnosedCase\x12&\n\x06prompt\x18\x01 \x01(\tB\x16\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x0c\n\nThe prompt\x12\x33\n\x08response\x18\x02 \x01(\tB!\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x17\n\x15The response at fault\"\xc7\x04\n\x10\x44iagnoseFeatures\x12^\n\x03sae\x18\x01 \x01(\tBQ\xbaH\x03\xc8\x01\x01\x8a\xb5\x18G\nCRun id or folder, SAE folder or file, or a Qwen-Scope repository id\x18\x01\x12]\n\x05\x63\x61ses\x18\x02 \x03(\x0b\x32\x18.qscope.v1.DiagnosedCaseB4\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\x8a\xb5\x18%\n#Prompts with the responses at fault\x12H\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.PromptFormatB\x1f\x8a\xb5\x18\x1b\n\x19How prompts become tokens\x12_\n\x06layers\x18\x04 \x03(\rBO\xbaH\x08\x92\x01\x05\x10\x80\x08\x18\x01\x8a\xb5\x18@\n:Layers to look at; empty means every layer that has an SAE\x12\x02[]\x12H\n\x03top\x18\x05 \x01(\rB;\xbaH\x07*\x05\x18\x90N(\x01\x8a\xb5\x18-\n\'Features reported per layer and ranking\x12\x02\x31\x30\x12\x7f\n\x0f\x62\x61seline_tokens\x18\x06 \x01(\rBf\xbaH\x07*\x05\x18\x80\xc2\xd7/\x8a\xb5\x18X\nPTokens of ordinary text whose mean activation is subtracted; 0 subtracts nothing\x12\x04\x38\x31\x39\x32\"\xba\x01\n\x10\x44iagnosedFeature\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\r\x12\x12\n\nactivation\x18\x03 \x01(\x01\x12\x10\n\x08\x62\x61seline\x18\x04 \x01(\x01\x12\x11\n\tinfluence\x18\x05 \x01(\x01\x12\x0c\n\x04rate\x18\x06 \x01(\x01\x12\x17\n\x0f\x61\x63tivation_rank\x18\x07 \x01(\r\x12\x16\n\x0einfluence_rank\x18\x08 \x01(\r\x12\x0e\n\x06tokens\x18\t \x03(\t\"\x8f\x01\n\tDiagnosis\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03sae\x18\x02 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1b.qscope.v1.DiagnosedFeature\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0f\n\x07logprob\x18\x05 \x01(\x01\x12\x16\n\x0eqscope_version\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18qscope/v1/diagnose.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18qscope/v1/features.proto\x1a\x1aqscope/v1/generation.proto\x1a\x17qscope/v1/options.proto\"l\n\rDiagnosedCase\x12&\n\x06prompt\x18\x01 \x01(\tB\x16\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x0c\n\nThe prompt\x12\x33\n\x08response\x18\x02 \x01(\tB!\xbaH\x03\xc8\x01\x01\x8a\xb5\x18\x17\n\x15The response at fault\"\xc7\x04\n\x10\x44iagnoseFeatures\x12^\n\x03sae\x18\x01 \x01(\tBQ\xbaH\x03\xc8\x01\x01\x8a\xb5\x18G\nCRun id or folder, SAE folder or file, or a Qwen-Scope repository id\x18\x01\x12]\n\x05\x63\x61ses\x18\x02 \x03(\x0b\x32\x18.qscope.v1.DiagnosedCaseB4\xbaH\x08\x92\x01\x05\x08\x01\x10\x90N\x8a\xb5\x18%\n#Prompts with the responses at fault\x12H\n\x06\x66ormat\x18\x03 \x01(\x0b\x32\x17.qscope.v1.PromptFormatB\x1f\x8a\xb5\x18\x1b\n\x19How prompts become tokens\x12_\n\x06layers\x18\x04 \x03(\rBO\xbaH\x08\x92\x01\x05\x10\x80\x08\x18\x01\x8a\xb5\x18@\n:Layers to look at; empty means every layer that has an SAE\x12\x02[]\x12H\n\x03top\x18\x05 \x01(\rB;\xbaH\x07*\x05\x18\x90N(\x01\x8a\xb5\x18-\n\'Features reported per layer and ranking\x12\x02\x31\x30\x12\x7f\n\x0f\x62\x61seline_tokens\x18\x06 \x01(\rBf\xbaH\x07*\x05\x18\x80\xc2\xd7/\x8a\xb5\x18X\nPTokens of ordinary text whose mean activation is subtracted; 0 subtracts nothing\x12\x04\x38\x31\x39\x32\"\xba\x01\n\x10\x44iagnosedFeature\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\r\x12\x12\n\nactivation\x18\x03 \x01(\x01\x12\x10\n\x08\x62\x61seline\x18\x04 \x01(\x01\x12\x11\n\tinfluence\x18\x05 \x01(\x01\x12\x0c\n\x04rate\x18\x06 \x01(\x01\x12\x17\n\x0f\x61\x63tivation_rank\x18\x07 \x01(\r\x12\x16\n\x0einfluence_rank\x18\x08 \x01(\r\x12\x0e\n\x06tokens\x18\t \x03(\t\"\xac\x02\n\tDiagnosis\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03sae\x18\x02 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1b.qscope.v1.DiagnosedFeature\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0f\n\x07logprob\x18\x05 \x01(\x01\x12\x16\n\x0eqscope_version\x18\x06 \x01(\t\x12,\n\x0cmodel_record\x18\x07 \x01(\x0b\x32\x16.qscope.v1.ModelRecord\x12)\n\x0bsae_records\x18\x08 \x03(\x0b\x32\x14.qscope.v1.SaeRecord\x12\'\n\x06\x66ormat\x18\t \x01(\x0b\x32\x17.qscope.v1.PromptFormat\x12\x19\n\x11tokens_not_finite\x18\n \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,12 +51,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIAGNOSEFEATURES'].fields_by_name['top']._serialized_options = b'\272H\007*\005\030\220N(\001\212\265\030-\n\'Features reported per layer and ranking\022\00210'
   _globals['_DIAGNOSEFEATURES'].fields_by_name['baseline_tokens']._loaded_options = None
   _globals['_DIAGNOSEFEATURES'].fields_by_name['baseline_tokens']._serialized_options = b'\272H\007*\005\030\200\302\327/\212\265\030X\nPTokens of ordinary text whose mean activation is subtracted; 0 subtracts nothing\022\0048192'
-  _globals['_DIAGNOSEDCASE']._serialized_start=121
-  _globals['_DIAGNOSEDCASE']._serialized_end=229
-  _globals['_DIAGNOSEFEATURES']._serialized_start=232
-  _globals['_DIAGNOSEFEATURES']._serialized_end=815
-  _globals['_DIAGNOSEDFEATURE']._serialized_start=818
-  _globals['_DIAGNOSEDFEATURE']._serialized_end=1004
-  _globals['_DIAGNOSIS']._serialized_start=1007
-  _globals['_DIAGNOSIS']._serialized_end=1150
+  _globals['_DIAGNOSEDCASE']._serialized_start=147
+  _globals['_DIAGNOSEDCASE']._serialized_end=255
+  _globals['_DIAGNOSEFEATURES']._serialized_start=258
+  _globals['_DIAGNOSEFEATURES']._serialized_end=841
+  _globals['_DIAGNOSEDFEATURE']._serialized_start=844
+  _globals['_DIAGNOSEDFEATURE']._serialized_end=1030
+  _globals['_DIAGNOSIS']._serialized_start=1033
+  _globals['_DIAGNOSIS']._serialized_end=1333
 # @@protoc_insertion_point(module_scope)

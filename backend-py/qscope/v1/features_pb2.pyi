@@ -85,7 +85,7 @@ class SaeRecord(_message.Message):
     def __init__(self, layer: _Optional[int] = ..., d_in: _Optional[int] = ..., d_sae: _Optional[int] = ..., k: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class FeatureEntry(_message.Message):
-    __slots__ = ("layer", "feature", "score", "held_out_score", "mean_positive", "mean_negative", "rate_positive", "rate_negative", "max_activation", "median_residual_norm", "held_out_auc", "auc_low", "auc_high", "n_positive", "n_negative", "label", "class_means", "class_alphas", "curve")
+    __slots__ = ("layer", "feature", "score", "held_out_score", "mean_positive", "mean_negative", "rate_positive", "rate_negative", "max_activation", "median_residual_norm", "held_out_auc", "auc_low", "auc_high", "n_positive", "n_negative", "label", "class_means", "class_alphas", "curve", "group")
     class ClassMeansEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,7 @@ class FeatureEntry(_message.Message):
     CLASS_MEANS_FIELD_NUMBER: _ClassVar[int]
     CLASS_ALPHAS_FIELD_NUMBER: _ClassVar[int]
     CURVE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     layer: int
     feature: int
     score: float
@@ -138,7 +139,8 @@ class FeatureEntry(_message.Message):
     class_means: _containers.ScalarMap[str, float]
     class_alphas: _containers.ScalarMap[str, float]
     curve: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, layer: _Optional[int] = ..., feature: _Optional[int] = ..., score: _Optional[float] = ..., held_out_score: _Optional[float] = ..., mean_positive: _Optional[float] = ..., mean_negative: _Optional[float] = ..., rate_positive: _Optional[float] = ..., rate_negative: _Optional[float] = ..., max_activation: _Optional[float] = ..., median_residual_norm: _Optional[float] = ..., held_out_auc: _Optional[float] = ..., auc_low: _Optional[float] = ..., auc_high: _Optional[float] = ..., n_positive: _Optional[int] = ..., n_negative: _Optional[int] = ..., label: _Optional[str] = ..., class_means: _Optional[_Mapping[str, float]] = ..., class_alphas: _Optional[_Mapping[str, float]] = ..., curve: _Optional[_Iterable[float]] = ...) -> None: ...
+    group: str
+    def __init__(self, layer: _Optional[int] = ..., feature: _Optional[int] = ..., score: _Optional[float] = ..., held_out_score: _Optional[float] = ..., mean_positive: _Optional[float] = ..., mean_negative: _Optional[float] = ..., rate_positive: _Optional[float] = ..., rate_negative: _Optional[float] = ..., max_activation: _Optional[float] = ..., median_residual_norm: _Optional[float] = ..., held_out_auc: _Optional[float] = ..., auc_low: _Optional[float] = ..., auc_high: _Optional[float] = ..., n_positive: _Optional[int] = ..., n_negative: _Optional[int] = ..., label: _Optional[str] = ..., class_means: _Optional[_Mapping[str, float]] = ..., class_alphas: _Optional[_Mapping[str, float]] = ..., curve: _Optional[_Iterable[float]] = ..., group: _Optional[str] = ...) -> None: ...
 
 class FeatureSet(_message.Message):
     __slots__ = ("kind", "model", "sae", "entries", "model_record", "sae_records", "score", "tokens", "qscope_version")

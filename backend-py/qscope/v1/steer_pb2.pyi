@@ -59,8 +59,20 @@ class Paraphrases(_message.Message):
     prompts: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, prompts: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class CapabilityTasks(_message.Message):
+    __slots__ = ("tasks", "folder", "limit", "shots")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SHOTS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    folder: str
+    limit: int
+    shots: int
+    def __init__(self, tasks: _Optional[_Iterable[str]] = ..., folder: _Optional[str] = ..., limit: _Optional[int] = ..., shots: _Optional[int] = ...) -> None: ...
+
 class Steer(_message.Message):
-    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "languages", "paraphrases", "batch_rows")
+    __slots__ = ("sae", "prompts", "prompt_text", "format", "steering", "sampling", "samples", "controls", "sweep", "side_effects", "baselines", "languages", "paraphrases", "capability", "batch_rows")
     SAE_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +86,7 @@ class Steer(_message.Message):
     BASELINES_FIELD_NUMBER: _ClassVar[int]
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     PARAPHRASES_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITY_FIELD_NUMBER: _ClassVar[int]
     BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     sae: str
     prompts: _containers.RepeatedScalarFieldContainer[str]
@@ -88,8 +101,9 @@ class Steer(_message.Message):
     baselines: Baselines
     languages: _containers.RepeatedScalarFieldContainer[str]
     paraphrases: _containers.RepeatedCompositeFieldContainer[Paraphrases]
+    capability: CapabilityTasks
     batch_rows: int
-    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., languages: _Optional[_Iterable[str]] = ..., paraphrases: _Optional[_Iterable[_Union[Paraphrases, _Mapping]]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., prompt_text: _Optional[_Union[PromptText, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., steering: _Optional[_Union[_steering_pb2.SteeringSpec, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., controls: _Optional[_Iterable[_Union[SteeringControl, str]]] = ..., sweep: _Optional[_Iterable[float]] = ..., side_effects: _Optional[_Union[SideEffects, _Mapping]] = ..., baselines: _Optional[_Union[Baselines, _Mapping]] = ..., languages: _Optional[_Iterable[str]] = ..., paraphrases: _Optional[_Iterable[_Union[Paraphrases, _Mapping]]] = ..., capability: _Optional[_Union[CapabilityTasks, _Mapping]] = ..., batch_rows: _Optional[int] = ...) -> None: ...
 
 class PromptText(_message.Message):
     __slots__ = ("text", "prompts", "tokens")

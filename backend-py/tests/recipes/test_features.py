@@ -12,12 +12,12 @@ import torch
 from google.protobuf import json_format
 
 from qscope.errors import UserError
-from qscope.features.files import load_features
+from qscope.features.files import group_of, load_features
 from qscope.features.labels import plain
 from qscope.models import capture_residuals, load_model
 from qscope.recipes import RECIPES
 from qscope.recipes.plan import plan
-from qscope.runs import Journal, RunContext, RunFolder, tail, violations
+from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail, violations
 from qscope.sae import formats
 from qscope.sae.topk import TopKSae
 from qscope.v1.experiment_pb2 import Experiment
@@ -239,6 +239,14 @@ def test_extracted_activations_serve_top_as_the_text_does(experiment, run) -> No
     assert manifest["masks"] == {**MASKS, "skip_thinking": False}
     assert manifest["rendering"] == {"chat": False, "thinking": False}
     assert {"torch", "transformers"} <= set(manifest["versions"])
+    identity = json.loads((extracted.artifacts / "activations" / "extract.json").read_text())["identity"]
+    assert {"torch", "transformers"} <= set(identity["libraries"])
+    assert (identity["device_type"], identity["chat_template"]) == ("cpu", "")
+    assert identity["attention"]
+    assert len(identity["tokenizer"]["sha256"]) == 64
+    chat = run(experiment("extract_features", rendering={"chat": True}))
+    identity = json.loads((chat.artifacts / "activations" / "extract.json").read_text())["identity"]
+    assert "message" in identity["chat_template"]
     from_shards = run(experiment("top_features", sae="", activations=extracted.run_id))
     from_text = run(experiment("top_features"))
     one, other = (
@@ -306,6 +314,16 @@ def test_labels_go_into_the_feature_set_they_were_asked_for(experiment, run) -> 
     assert before == after, "nothing but the labels has changed"
 
 
+def test_labels_leave_the_language_a_feature_was_found_for(experiment, run) -> None:
+    before = load_features(run(experiment("language_features")).path)
+    after = load_features(run(experiment("explain_features", features=[], feature_set="latest")).path)
+    assert [entry.label for entry in after.entries] != [entry.label for entry in before.entries]
+    assert [group_of(entry) for entry in after.entries] == [entry.label for entry in before.entries]
+    assert {group_of(entry) for entry in after.entries} == {"de", "zh", "ru"}
+    before.entries[0].group = ""
+    assert group_of(before.entries[0]) == before.entries[0].label, "as files of older versions are"
+
+
 @pytest.mark.parametrize("task", ["top_features", "explain_features"])
 def test_features_of_other_saes_are_refused(experiment, run, task) -> None:
     """Ids of another SAE name something, but not what was found."""
@@ -334,7 +352,9 @@ def test_a_chat_server_writes_and_judges(experiment, run, http_server) -> None:
         return "I cannot tell" if len(lines) == 2 else str([int(number % 2 == 0) for number in range(len(lines))])
 
     endpoint = {**ENDPOINT, "url": f"{http_server(answer)}/v1", "concurrency": 1}
-    found = explained(run(experiment("explain_features", writer="LABEL_WRITER_ENDPOINT", endpoint=endpoint)))
+    folder = run(experiment("explain_features", writer="LABEL_WRITER_ENDPOINT", endpoint=endpoint))
+    assert artifacts(folder)["artifacts/answers.jsonl"] == "answers"
+    found = explained(folder)
     assert found.writer == "m"
     assert [one.label for one in found.explanations] == ["label 1", "label 2", "label 3"]
     # Ten windows a feature: a question of eight and one of two, whose answer is not understood.
@@ -365,6 +385,31 @@ def test_languages_have_their_features_and_alphas(experiment, run) -> None:
     assert {entry.label for entry in load_features(named.path).entries} >= {"de", "en", "zh"}
 
 
+def test_a_language_that_is_nowhere_is_not_sought_for_ever(experiment, run, tmp_path, monkeypatch) -> None:
+    from qscope.recipes import language_features as module
+
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps({"text": f"row number {n}", "language": "de"}) + "\n" for n in range(900)))
+    text = {**TEXT, "source": str(path)}
+    with pytest.raises(UserError) as caught:
+        run(experiment("language_features", text=text, languages=["de", "dee"], documents=4))
+    assert (caught.value.reason, caught.value.field) == ("TOO_FEW_DOCUMENTS", "language_features.languages[1]")
+    # 20 x 4 x 2 are 160; what is read goes on to the end of 64 documents.
+    assert "among the first 192" in caught.value.message
+    assert "holds de." in caught.value.remedy
+
+    class Told(RunContext):
+        stop_requested = property(lambda self: True)
+
+    taken = []
+    take = module.DocumentReader.take
+    monkeypatch.setattr(module.DocumentReader, "take", lambda *given: taken.append(take(*given)) or taken[-1])
+    monkeypatch.setitem(globals(), "RunContext", Told)
+    with pytest.raises(RunStopped):
+        run(experiment("language_features", text=text, languages=["de", "dee"], documents=400))
+    assert taken == [[]]
+
+
 @pytest.mark.parametrize("loops", ["LOOP_ORIGIN_MADE", "LOOP_ORIGIN_GENERATED"])
 def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> None:
     folder = run(experiment("repetition_features", loops=loops, documents=60))
@@ -377,7 +422,8 @@ def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> N
         assert (entry.curve[0], entry.curve[-1]) == (entry.mean_negative, entry.mean_positive)
         assert not entry.class_means
     report = json.loads((folder.artifacts / "repetition.json").read_text())
-    assert report["documents_ranking"] + report["documents_held_out"] == report["documents_looping"]
+    ranked = report["documents_ranking"] + report["documents_held_out"]
+    assert ranked + report["duplicates_left_out"] == report["documents_looping"]
     assert len(set(report["tokens_by_repetition"].values())) == 1
     for layer, onset in zip(LAYERS, report["onset"], strict=True):
         best = next(entry for entry in found.entries if entry.layer == layer)
@@ -388,6 +434,91 @@ def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> N
     page = json.loads((folder.artifacts / "report.json").read_text())
     assert page["sections"][0]["heading"] == "Around the onset"
     assert len(page["sections"][0]["sections"]) == len(LAYERS)
+
+
+@pytest.mark.parametrize("loops", ["LOOP_ORIGIN_MADE", "LOOP_ORIGIN_GENERATED"])
+def test_no_document_stands_on_both_sides_of_an_onset(experiment, run, tmp_path, monkeypatch, loops) -> None:
+    """Each text stands there twice, and once more with another end behind the tokens loops are made from."""
+    from qscope.recipes import repetition_features as module
+
+    words = [
+        "river",
+        "stone",
+        "garden",
+        "window",
+        "paper",
+        "letter",
+        "morning",
+        "silver",
+        "market",
+        "bridge",
+        "candle",
+        "forest",
+    ]
+    texts = []
+    for number in range(24):
+        body = " ".join(words[(number * 5 + place * (number + 1)) % len(words)] for place in range(20))
+        texts += [f"{number} {body} so it ends.", f"{number} {body} so it ends.", f"{number} {body} and goes on."]
+    path = tmp_path / "twins.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    seen = []
+
+    def curves(loaded, saes, documents, *rest, groups, **options):
+        seen.append((documents, groups))
+        return onset_curves(loaded, saes, documents, *rest, groups=groups, **options)
+
+    onset_curves = module.onset_curves
+    monkeypatch.setattr(module, "onset_curves", curves)
+    text = {**TEXT, "source": str(path)}
+    folder = run(experiment("repetition_features", loops=loops, text=text, documents=72))
+    ((documents, groups),) = seen
+    # 13 tokens are what the loops are made from; a continuation starts from the first 8.
+    starts: list[list[bytes]] = [[], []]
+    for aligned, group in zip(documents, groups, strict=True):
+        starts[group].append(aligned.document.ids_T[: 13 if loops == "LOOP_ORIGIN_MADE" else 8].tobytes())
+    assert starts[0]
+    assert starts[1] or loops == "LOOP_ORIGIN_GENERATED"
+    assert not set(starts[0]) & set(starts[1])
+    whole = [aligned.document.ids_T.tobytes() for aligned, _ in zip(documents, groups, strict=True)]
+    assert len(set(whole)) == len(whole)
+    report = json.loads((folder.artifacts / "repetition.json").read_text())
+    assert report["duplicates_left_out"] > 0
+    assert report["documents_ordinary"] >= len(starts[1])
+
+
+def silent(folder: Path) -> Path:
+    """SAEs of which no feature ever fires."""
+    saes = {}
+    for layer in LAYERS:
+        W_FD = torch.nn.functional.normalize(torch.randn(F, D, generator=torch.Generator().manual_seed(layer)), dim=1)
+        saes[layer] = TopKSae(W_FD, torch.full((F,), -1e9), W_FD.clone(), torch.zeros(D), k=K, layer=layer)
+    formats.save(saes, folder, ["native"], {})
+    return folder
+
+
+def test_where_nothing_is_found_it_is_said_in_one_sentence(experiment, run, tmp_path) -> None:
+    sae = str(silent(tmp_path / "silent"))
+    found = run(experiment("contrast_features", sae=sae))
+    assert not load_features(found.path).entries
+    for task in ("top_features", "explain_features"):
+        asked = experiment(task, sae=sae, features=[], feature_set=str(found.path))
+        for go in (run, lambda given: plan(given, str(tmp_path), timed=False)):
+            with pytest.raises(UserError) as caught:
+                go(asked)
+            assert (caught.value.reason, caught.value.field) == ("FEATURES_EMPTY", f"{task}.feature_set")
+    shown = run(experiment("top_features", sae=sae, feature_set=str(found.path)))
+    assert artifacts(shown) == {"artifacts/contexts.json": "contexts"}
+    folder = run(experiment("repetition_features", sae=sae))
+    assert json.loads((folder.artifacts / "repetition.json").read_text())["onset"] == []
+    logs = [event.log.text for event in tail(folder.events) if event.HasField("log")]
+    assert "No feature rises with repetition at layer 1, 4." in logs
+
+
+def test_documents_too_short_for_made_loops_are_told_so(experiment, run) -> None:
+    with pytest.raises(UserError) as caught:
+        run(experiment("repetition_features", prefix_tokens=45))
+    assert "prefix_tokens + period_tokens = 50 tokens" in caught.value.message
+    assert "loops: made" not in caught.value.remedy
 
 
 def test_loops_may_stand_in_the_text(experiment, run, tmp_path) -> None:
@@ -446,3 +577,17 @@ def test_plans_grow_with_what_is_read_and_warn(experiment, tmp_path, monkeypatch
     with pytest.raises(UserError) as caught:
         plan(experiment("top_features", sae="latest"), str(tmp_path))
     assert (caught.value.reason, caught.value.field) == ("SAE_NOT_FOUND", "top_features.sae")
+
+
+@pytest.mark.parametrize("task", ["top_features", "explain_features"])
+def test_the_plan_of_contexts_grows_with_the_features_up_to_a_slice(experiment, tmp_path, task) -> None:
+    def memory(count: int) -> dict[str, int]:
+        named = [f"{layer}/{feature}" for layer in LAYERS for feature in range(F)][:count]
+        planned = plan(experiment(task, features=named), str(tmp_path), timed=False)
+        return {item.name: item.bytes for item in planned.memory}
+
+    few, more, most = memory(2), memory(200), memory(2 * F)
+    name = "activations and windows of a pass"
+    assert more[name] == 100 * few[name]
+    assert most[name] == 128 * few[name], "a slice of 256"
+    assert most["contexts kept"] == F * few["contexts kept"]

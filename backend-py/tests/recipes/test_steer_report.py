@@ -40,7 +40,7 @@ def test_summaries_have_n_mean_and_spread():
 
 
 def test_the_report_keeps_its_contract_and_plots_the_language_that_rises():
-    report = steering_report("steer", summarise(rows(), COSTS), rows())
+    report = steering_report("steer", summarise(rows(), COSTS), rows(), from_unsteered=True)
     assert violations(report) == []
     headings = [section.heading for section in report.sections]
     assert headings == ["Dose and response", "Arms and strengths", "Texts"]
@@ -53,15 +53,32 @@ def test_the_report_keeps_its_contract_and_plots_the_language_that_rises():
     assert [cell.text for cell in first.cells] == ["file 0", "file 0", "Datei"]
 
 
+def test_curves_begin_at_the_unsteered_text_only_where_factor_0_is_that():
+    for from_unsteered, expected in ((True, [0.0, 0.5, 1.0]), (False, [0.5, 1.0])):
+        report = steering_report("steer", summarise(rows(), COSTS), rows(), from_unsteered=from_unsteered)
+        assert violations(report) == []
+        for plot in report.sections[0].sections:
+            assert [list(series.x) for series in plot.line_plot.series] == [expected] * 2
+
+
 def test_one_strength_needs_no_curve_and_lines_fit_a_terminal():
     few = [row for row in rows() if row["factor"] != 0.5]
-    report = steering_report("steer", summarise(few, {}), few)
+    report = steering_report("steer", summarise(few, {}), few, from_unsteered=True)
     assert [section.heading for section in report.sections] == ["Arms and strengths", "Texts"]
     lines = steering_lines(
         summarise(rows(), {("steered", 1.0): {"neutral_tokens": 1, "perplexity_ratio": 1e9, "kl": 20.0}})
     )
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
+
+
+def test_the_table_names_as_many_languages_as_fit_and_each_whole():
+    (one, *_) = summarise(rows(), {})
+    names = ["en", "zh", "", "ru", "fr"]
+    for ratio in ({}, {"perplexity_ratio": 1.0, "kl": 0.0}):
+        languages = {name: share for name, share in zip(names, [1.0, 0.08, 0.08, 0.08, 0.08], strict=True)}
+        (_, line) = steering_lines([{**one, "arm": "diff_in_means", "languages": languages, **ratio}])
+        assert line.endswith("  en 100% zh 8%"), line
 
 
 def arm(name: str, factor: float, same: float = 0.5, ratio: float | None = 1.0, repeated=0.1, looping=0.0) -> dict:
@@ -77,17 +94,17 @@ def test_the_usable_range_ends_at_the_first_limit_on_either_side():
     up, down = usable_range([base, *sweep, *below])
     assert up == Side(1, first=1.0, last=1.0, collapse=2.0, why="perplexity on neutral text x 1.51")
     assert down == Side(-1, first=-0.5, last=-0.5, collapse=-1.0, why="repeated 3-grams 36%, unsteered 10%")
-    assert usable_sentence(up).startswith("It collapses at 2 times (perplexity")
+    assert usable_sentence(up).startswith("Texts change from 1 times on. It collapses at 2 times (perplexity")
 
 
 def test_loops_end_the_range_too_and_a_sweep_may_find_no_end_or_no_beginning():
     base = arm("unsteered", 0.0, same=1.0, ratio=None, looping=0.1)
     (loops,) = usable_range([base, arm("steered", 1.0, ratio=None, looping=0.4)])
     assert loops == Side(1, first=1.0, last=None, collapse=1.0, why="texts that end in a loop 40%, unsteered 10%")
-    assert usable_sentence(loops).startswith("It collapses at 1 times already")
+    assert usable_sentence(loops).startswith("Texts change from 1 times on. It collapses at 1 times already")
     (free,) = usable_range([base, arm("steered", 1.0, same=1.0, ratio=None, looping=0.3)])
     assert free == Side(1, first=None, last=1.0, collapse=None, why="")
-    assert usable_sentence(free) == "No collapse up to 1 times."
+    assert usable_sentence(free) == "No text changes, without collapse up to 1 times."
     assert usable_range([base]) == []
 
 
@@ -124,7 +141,7 @@ def test_wordings_of_a_prompt_are_compared_with_each_other():
     assert found["changed"] == {"mean": 0.75, "within": math.sqrt((0.25 + 0.25) / 2)}
     assert found["language_changed"] == {"mean": 0.625, "within": math.sqrt(2 * 0.25**2 / 2)}
     assert found["repeated_3grams"]["within"] == 0.0
-    report = steering_report("x", [unsteered, changed], [*base, *steered, *plain])
+    report = steering_report("x", [unsteered, changed], [*base, *steered, *plain], from_unsteered=True)
     assert violations(report) == []
     assert "Other words" in [section.heading for section in report.sections]
     assert stability_line([unsteered, changed]).startswith(

@@ -20,6 +20,8 @@ const starts: Record<Task, string> = {
   contrast_features:
     'model: embedded\ncontrast_features: {sae: latest, positives: {where: language=de}, negatives: {where: language!=de}}\n',
   steer: 'model: embedded\nsteer: {steering: {edits: [{layers: [3], features: [0]}]}}\n',
+  bench_redundancy:
+    'model: embedded\nbench_redundancy: {sae: latest, benchmarks: [{name: german, source: embedded-heldout, where: language=de}]}\n',
 };
 
 /** The tasks that have a template, by the word `config init` knows them by. */

@@ -418,8 +418,9 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    language_field: language      Column that names the language of each\n" +
     "                                  document\n" +
     "    languages: []                 Languages to compare, as the column writes\n" +
-    "                                  them; empty takes all among the first 20 x\n" +
-    "                                  documents rows\n" +
+    "                                  them; empty takes all there are. Looks through\n" +
+    "                                  20 x documents rows at most for each language\n" +
+    "                                  named (once if none)\n" +
     "    layers: []                    Layers to look at; empty means every layer\n" +
     "                                  that has an SAE\n" +
     "    rendering:\n" +
@@ -776,5 +777,72 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    paraphrases: []               Prompts in several wordings each, run besides\n" +
     "                                  prompts: says how far an effect depends on the\n" +
     "                                  wording\n" +
+    "    capability:\n" +
+    "      tasks: []                   Tasks of lm-evaluation-harness by name, run in\n" +
+    "                                  every arm but prompt (extra\n" +
+    "                                  qscope[capability])\n" +
+    "      folder: \"\"                  Folder with task files of your own, in the\n" +
+    "                                  harness' YAML\n" +
+    "      limit: 200                  Examples of each task; 0 takes all\n" +
+    "      shots: 0                    Solved examples before each question\n" +
     "    batch_rows: 32                Rows generated together\n",
+  "bench-redundancy":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  bench_redundancy:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    benchmarks: \"\"                The benchmarks, each with a name and a source\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    layer: \"\"                     Layer that tables and advice are about; left\n" +
+    "                                  out, the one two thirds up among those looked\n" +
+    "                                  at\n" +
+    "    rules: [{name: active}, {name: top10, top: 10}, {name: half, share: 0.5}]\n" +
+    "                                  Which codes count as features, one rule or\n" +
+    "                                  several; tables and advice use the first\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    context: 2048                 Tokens of a prompt at most; longer ones lose\n" +
+    "                                  their beginning, as the last token is what is\n" +
+    "                                  looked at\n" +
+    "    bad_rows: skip                Rows that cannot be used: skip (counted and\n" +
+    "                                  listed) or refuse; a .json that is no JSON is\n" +
+    "                                  refused anyway\n" +
+    "    subsets: [0.05, 0.1]          Sizes of the subsets that keep most features,\n" +
+    "                                  as shares of a benchmark\n" +
+    "    draws: 100                    Random orders of the items that check the\n" +
+    "                                  exact coverage curve; 0 leaves the check out,\n" +
+    "                                  1 is too few\n" +
+    "    panel:\n" +
+    "      source: \"\"                  File with the columns model, benchmark, item\n" +
+    "                                  (the row's number in its source, from 0) and\n" +
+    "                                  score; every model needs every item\n" +
+    "      tide: \"\"                    Benchmark whose accuracy stands for general\n" +
+    "                                  ability: partial correlations hold it fixed\n" +
+    "      draws: 100                  Random orders of the items from which R is\n" +
+    "                                  measured\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    shard_items: 2048             Items in one shard, the unit of writing and of\n" +
+    "                                  resuming; items of like length share a pass\n" +
+    "                                  within it\n",
 };

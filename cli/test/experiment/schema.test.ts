@@ -73,6 +73,7 @@ test('help pages fit 80 columns and show every field of their task', () => {
       (verb) => `features ${verb}`,
     ),
     'steer',
+    'bench-redundancy',
   ]);
   for (const page of Object.values(pages)) {
     for (const line of page.split('\n')) expect(line.length).toBeLessThanOrEqual(80);

@@ -1,46 +1,25 @@
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import { WorkerAhead } from '../../src/worker/ahead.js';
 import { recordFile, runtimeFolder } from '../../src/worker/paths.js';
 import { startTime } from '../../src/worker/record.js';
+import { RuntimeFolder } from '../support/runtime.js';
 
 const READY = '{"address": "unix:/x", "pid": 1, "protocol_version": "1.0", "version": "0"}';
 const signal = new AbortController().signal;
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'qs-'));
-  vi.stubEnv('XDG_RUNTIME_DIR', folder);
-});
-afterEach(() => {
-  vi.unstubAllEnvs();
-  rmSync(folder, { recursive: true, force: true });
-});
+const runtime = new RuntimeFolder();
 
 /** A program in the place of Python that leaves its arguments and process id. */
-function program(script: string): string {
-  const path = join(folder, 'python');
-  writeFileSync(path, `#!/bin/sh\necho "$@" > ${folder}/arguments\necho $$ > ${folder}/pid\n${script}\n`);
-  chmodSync(path, 0o755);
-  return path;
-}
+const program = (script: string) =>
+  runtime.program(`echo "$@" > ${runtime.path}/arguments\necho $$ > ${runtime.path}/pid\n${script}`);
 
 async function pidOf(): Promise<number> {
   for (let waited = 0; waited < 10_000; waited += 20) {
-    if (existsSync(join(folder, 'pid'))) {
-      const pid = Number(readFileSync(join(folder, 'pid'), 'utf8'));
+    if (existsSync(join(runtime.path, 'pid'))) {
+      const pid = Number(readFileSync(join(runtime.path, 'pid'), 'utf8'));
       if (pid > 0) return pid;
     }
     await sleep(20);
@@ -50,7 +29,7 @@ async function pidOf(): Promise<number> {
 
 test('one that is not needed is ended at once and leaves no folder, ready or not', async () => {
   for (const script of ['exec sleep 60', `echo '${READY}' >&3; exec sleep 60`]) {
-    rmSync(join(folder, 'pid'), { force: true });
+    rmSync(join(runtime.path, 'pid'), { force: true });
     const ahead = WorkerAhead.begin({ python: program(script), signal });
     const pid = await pidOf();
     if (script.includes('echo')) await sleep(200);
@@ -66,7 +45,7 @@ test('one that is taken belongs to the taker', async () => {
   expect(ahead?.take()).toBeUndefined();
   await ahead?.dismiss();
   expect(worker?.isRunning()).toBe(true);
-  expect(readFileSync(join(folder, 'arguments'), 'utf8')).toMatch(/--owned --spare$/m);
+  expect(readFileSync(join(runtime.path, 'arguments'), 'utf8')).toMatch(/--owned --spare$/m);
   await worker?.stop();
   expect(worker?.isRunning()).toBe(false);
 });

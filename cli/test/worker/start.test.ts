@@ -1,29 +1,14 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { UserError } from '../../src/errors.js';
 import { findPython } from '../../src/worker/python.js';
 import { startTime } from '../../src/worker/record.js';
 import { startWorker } from '../../src/worker/start.js';
+import { RuntimeFolder } from '../support/runtime.js';
 
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'qs-'));
-  vi.stubEnv('XDG_RUNTIME_DIR', folder);
-});
-afterEach(() => {
-  vi.unstubAllEnvs();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-/** A program that takes the place of Python. */
-function program(script: string): { path: string; origin: string } {
-  const path = join(folder, 'python');
-  writeFileSync(path, `#!/bin/sh\n${script}\n`);
-  chmodSync(path, 0o755);
-  return { path, origin: '--python' };
-}
+const runtime = new RuntimeFolder();
+const program = (script: string) => ({ path: runtime.program(script), origin: '--python' });
 
 async function refusal(promise: Promise<unknown> | (() => unknown)): Promise<UserError> {
   try {
@@ -51,7 +36,7 @@ describe('a worker that does not come up', () => {
   });
 
   test('one that says nothing is ended', async () => {
-    const python = program(`echo $$ > ${folder}/pid; exec sleep 60`);
+    const python = program(`echo $$ > ${runtime.path}/pid; exec sleep 60`);
     const error = await refusal(startWorker({ python, owned: true, readyMs: 200 }));
     expect(error.message).toContain('was not ready after 0.2 s');
     expect(error.hint).toContain('Its log is empty');
@@ -64,7 +49,7 @@ describe('a worker that does not come up', () => {
 
   test('a program that cannot be started', async () => {
     const error = await refusal(
-      startWorker({ python: { path: join(folder, 'nosuch'), origin: '--python' }, owned: true }),
+      startWorker({ python: { path: join(runtime.path, 'nosuch'), origin: '--python' }, owned: true }),
     );
     expect(error.message).toContain('ENOENT');
     expect(error.exitCode).toBe(69);
@@ -77,8 +62,8 @@ describe('a worker that does not come up', () => {
   });
 
   test('a socket path that is too long', async () => {
-    const long = join(folder, 'x'.repeat(100));
-    writeFileSync(join(folder, 'y'), '');
+    const long = join(runtime.path, 'x'.repeat(100));
+    writeFileSync(join(runtime.path, 'y'), '');
     vi.stubEnv('XDG_RUNTIME_DIR', '');
     vi.stubEnv('TMPDIR', long);
     const error = await refusal(startWorker({ python: program('exit 0'), owned: true }));
@@ -88,8 +73,8 @@ describe('a worker that does not come up', () => {
 
   test('a folder that somebody else made first', async () => {
     vi.stubEnv('XDG_RUNTIME_DIR', '');
-    vi.stubEnv('TMPDIR', folder);
-    writeFileSync(join(folder, `qscope-${process.getuid?.()}`), '');
+    vi.stubEnv('TMPDIR', runtime.path);
+    writeFileSync(join(runtime.path, `qscope-${process.getuid?.()}`), '');
     const error = await refusal(startWorker({ python: program('exit 0'), owned: true }));
     expect(error.exitCode).toBe(69);
   });

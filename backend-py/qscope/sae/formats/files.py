@@ -27,17 +27,7 @@ def refusal(path: Path, what: str, remedy: str, reason: str = "SAE_FILE_DAMAGED"
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replaces `path` by an indented JSON object; numbers that JSON lacks (NaN, infinity) become null."""
-    files.write_json(path, _plain(value))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value
+    files.write_json(path, value)
 
 
 def read_json(path: Path) -> dict[str, Any]:

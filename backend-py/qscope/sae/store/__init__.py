@@ -37,6 +37,7 @@ def open_store(
     host_bytes: int | None = None,
     device_bytes: int | None = None,
     disk_bytes: int | None = None,
+    shares: SaeStore | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
     on_layer: Callable[[int, int], None] = lambda done, count: None,
 ) -> SaeStore:
@@ -50,6 +51,7 @@ def open_store(
         offline: never contact the hub.
         host_bytes: budget for whole layers held in host memory; None for half of what is free.
         device_bytes: the same on an accelerator.
+        shares: an open store whose budgets are used, instead of new ones.
         disk_bytes: what may be written at most; None for what is free on the disk.
         tell: takes sentences about damaged and changed layers.
         on_layer: called with the number of layers converted and to convert; may raise to stop between two.
@@ -59,7 +61,9 @@ def open_store(
     """
     folder = Path(path_or_id).expanduser()
     if is_store(folder):
-        return _open_folder(folder, layers, verify=verify, host_bytes=host_bytes, device_bytes=device_bytes)
+        return _open_folder(
+            folder, layers, verify=verify, host_bytes=host_bytes, device_bytes=device_bytes, shares=shares
+        )
     source = locate(path_or_id, offline=offline)
     wanted, group = source.chosen(layers), _group(source, dtype)
     pending = group.pending(source, wanted, verify=verify, tell=tell)
@@ -67,7 +71,7 @@ def open_store(
         needed = sum(file_bytes(group.identity, source.peek(layer)) for layer in pending)
         refuse_without_room(needed, group.folder, disk_bytes)
         convert(group, source, pending, on_layer=on_layer, verify=verify)
-    limits = {"host_bytes": host_bytes, "device_bytes": device_bytes}
+    limits = {"host_bytes": host_bytes, "device_bytes": device_bytes, "shares": shares}
     return _opened(source.name, group, group.read()[0], wanted, **limits)
 
 
@@ -111,7 +115,13 @@ def _group(source: Source, dtype: torch.dtype) -> Group:
 
 
 def _open_folder(
-    folder: Path, layers: Collection[int] | None, *, verify: bool, host_bytes: int | None, device_bytes: int | None
+    folder: Path,
+    layers: Collection[int] | None,
+    *,
+    verify: bool,
+    host_bytes: int | None,
+    device_bytes: int | None,
+    shares: SaeStore | None,
 ) -> SaeStore:
     """Opens a folder of the store itself: whatever it was converted from may be gone."""
     manifest = _manifest(folder)
@@ -119,7 +129,7 @@ def _open_folder(
     for layer in wanted:
         if fault := group.fault(layer, manifest.layers[layer], verify=verify):
             raise _beyond_repair(fault)
-    limits = {"host_bytes": host_bytes, "device_bytes": device_bytes}
+    limits = {"host_bytes": host_bytes, "device_bytes": device_bytes, "shares": shares}
     return _opened(str(folder), group, manifest, wanted, has_source=False, **limits)
 
 
@@ -141,7 +151,7 @@ def _chosen(folder: Path, manifest: Manifest, layers: Collection[int] | None) ->
 
 
 def _opened(
-    name: str, group: Group, manifest: Manifest, layers: Collection[int], **options: int | bool | None
+    name: str, group: Group, manifest: Manifest, layers: Collection[int], **options: int | bool | SaeStore | None
 ) -> SaeStore:
     try:
         records = {layer: manifest.layers[layer] for layer in layers}

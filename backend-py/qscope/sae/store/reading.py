@@ -19,7 +19,7 @@ from qscope.sae.store.manifest import LayerRecord
 from qscope.sae.store.sources import missing_layer
 from qscope.sae.topk import TopKSae
 
-_SHARE = 0.5
+SHARE = 0.5
 """Part of the free memory that is the budget unless one is given: the model's activations need the rest."""
 
 Answer = TypeVar("Answer")
@@ -37,6 +37,7 @@ class SaeStore:
         has_source: whether a damaged layer can be converted again.
         host_bytes: budget for what is held in host memory; None for half of what is free.
         device_bytes: the same for each accelerator.
+        shares: an open store whose budgets this one uses too, in the place of its own; closing one empties both.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class SaeStore:
         has_source: bool = True,
         host_bytes: int | None = None,
         device_bytes: int | None = None,
+        shares: SaeStore | None = None,
     ) -> None:
         self.name, self._group, self._records, self._has_source = name, group, records, has_source
         self._limits = {"host": host_bytes, "device": device_bytes}
-        self._budgets: dict[torch.device, ByteBudget[Tensor]] = {}
-        self._lock = threading.RLock()
+        self._budgets: dict[torch.device, ByteBudget[Tensor]] = shares._budgets if shares else {}
+        self._lock = shares._lock if shares else threading.RLock()
         self._files: dict[int, LayerFile] = {}
         try:
             for layer, record in records.items():
@@ -214,7 +216,7 @@ class SaeStore:
         what = f"{'the encoder' if name == 'W_enc' else 'the decoder'} of layer {layer} in {_word(dtype)}"
         with self._lock:
             return self._budget(device).get(
-                (layer, name, dtype),
+                (self.digest(layer), name, dtype),
                 count,
                 lambda: self._checked(layer, lambda file: file.matrix(name, device, dtype)),
                 what,
@@ -241,7 +243,7 @@ class SaeStore:
                 on_host = device.type == "cpu"
                 limit = self._limits["host" if on_host else "device"]
                 if limit is None:
-                    limit = int(available_memory(device) * _SHARE)
+                    limit = int(available_memory(device) * SHARE)
                 remedy = "Name fewer layers or features, use bfloat16, or raise the budget."
                 self._budgets[device] = ByteBudget(limit, "host memory" if on_host else f"memory of {device}", remedy)
             return self._budgets[device]

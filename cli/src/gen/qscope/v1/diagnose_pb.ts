@@ -5,6 +5,8 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
+import type { ModelRecord, SaeRecord } from "./features_pb.js";
+import { file_qscope_v1_features } from "./features_pb.js";
 import type { PromptFormat } from "./generation_pb.js";
 import { file_qscope_v1_generation } from "./generation_pb.js";
 import { file_qscope_v1_options } from "./options_pb.js";
@@ -14,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/diagnose.proto.
  */
 export const file_qscope_v1_diagnose: GenFile = /*@__PURE__*/
-  fileDesc("Chhxc2NvcGUvdjEvZGlhZ25vc2UucHJvdG8SCXFzY29wZS52MSJsCg1EaWFnbm9zZWRDYXNlEiYKBnByb21wdBgBIAEoCUIWukgDyAEBirUYDAoKVGhlIHByb21wdBIzCghyZXNwb25zZRgCIAEoCUIhukgDyAEBirUYFwoVVGhlIHJlc3BvbnNlIGF0IGZhdWx0IscEChBEaWFnbm9zZUZlYXR1cmVzEl4KA3NhZRgBIAEoCUJRukgDyAEBirUYRwpDUnVuIGlkIG9yIGZvbGRlciwgU0FFIGZvbGRlciBvciBmaWxlLCBvciBhIFF3ZW4tU2NvcGUgcmVwb3NpdG9yeSBpZBgBEl0KBWNhc2VzGAIgAygLMhgucXNjb3BlLnYxLkRpYWdub3NlZENhc2VCNLpICJIBBQgBEJBOirUYJQojUHJvbXB0cyB3aXRoIHRoZSByZXNwb25zZXMgYXQgZmF1bHQSSAoGZm9ybWF0GAMgASgLMhcucXNjb3BlLnYxLlByb21wdEZvcm1hdEIfirUYGwoZSG93IHByb21wdHMgYmVjb21lIHRva2VucxJfCgZsYXllcnMYBCADKA1CT7pICJIBBRCACBgBirUYQAo6TGF5ZXJzIHRvIGxvb2sgYXQ7IGVtcHR5IG1lYW5zIGV2ZXJ5IGxheWVyIHRoYXQgaGFzIGFuIFNBRRICW10SSAoDdG9wGAUgASgNQju6SAcqBRiQTigBirUYLQonRmVhdHVyZXMgcmVwb3J0ZWQgcGVyIGxheWVyIGFuZCByYW5raW5nEgIxMBJ/Cg9iYXNlbGluZV90b2tlbnMYBiABKA1CZrpIByoFGIDC1y+KtRhYClBUb2tlbnMgb2Ygb3JkaW5hcnkgdGV4dCB3aG9zZSBtZWFuIGFjdGl2YXRpb24gaXMgc3VidHJhY3RlZDsgMCBzdWJ0cmFjdHMgbm90aGluZxIEODE5MiK6AQoQRGlhZ25vc2VkRmVhdHVyZRINCgVsYXllchgBIAEoDRIPCgdmZWF0dXJlGAIgASgNEhIKCmFjdGl2YXRpb24YAyABKAESEAoIYmFzZWxpbmUYBCABKAESEQoJaW5mbHVlbmNlGAUgASgBEgwKBHJhdGUYBiABKAESFwoPYWN0aXZhdGlvbl9yYW5rGAcgASgNEhYKDmluZmx1ZW5jZV9yYW5rGAggASgNEg4KBnRva2VucxgJIAMoCSKPAQoJRGlhZ25vc2lzEg0KBW1vZGVsGAEgASgJEgsKA3NhZRgCIAEoCRItCghmZWF0dXJlcxgDIAMoCzIbLnFzY29wZS52MS5EaWFnbm9zZWRGZWF0dXJlEg4KBnRva2VucxgEIAEoBBIPCgdsb2dwcm9iGAUgASgBEhYKDnFzY29wZV92ZXJzaW9uGAYgASgJYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_generation, file_qscope_v1_options]);
+  fileDesc("Chhxc2NvcGUvdjEvZGlhZ25vc2UucHJvdG8SCXFzY29wZS52MSJsCg1EaWFnbm9zZWRDYXNlEiYKBnByb21wdBgBIAEoCUIWukgDyAEBirUYDAoKVGhlIHByb21wdBIzCghyZXNwb25zZRgCIAEoCUIhukgDyAEBirUYFwoVVGhlIHJlc3BvbnNlIGF0IGZhdWx0IscEChBEaWFnbm9zZUZlYXR1cmVzEl4KA3NhZRgBIAEoCUJRukgDyAEBirUYRwpDUnVuIGlkIG9yIGZvbGRlciwgU0FFIGZvbGRlciBvciBmaWxlLCBvciBhIFF3ZW4tU2NvcGUgcmVwb3NpdG9yeSBpZBgBEl0KBWNhc2VzGAIgAygLMhgucXNjb3BlLnYxLkRpYWdub3NlZENhc2VCNLpICJIBBQgBEJBOirUYJQojUHJvbXB0cyB3aXRoIHRoZSByZXNwb25zZXMgYXQgZmF1bHQSSAoGZm9ybWF0GAMgASgLMhcucXNjb3BlLnYxLlByb21wdEZvcm1hdEIfirUYGwoZSG93IHByb21wdHMgYmVjb21lIHRva2VucxJfCgZsYXllcnMYBCADKA1CT7pICJIBBRCACBgBirUYQAo6TGF5ZXJzIHRvIGxvb2sgYXQ7IGVtcHR5IG1lYW5zIGV2ZXJ5IGxheWVyIHRoYXQgaGFzIGFuIFNBRRICW10SSAoDdG9wGAUgASgNQju6SAcqBRiQTigBirUYLQonRmVhdHVyZXMgcmVwb3J0ZWQgcGVyIGxheWVyIGFuZCByYW5raW5nEgIxMBJ/Cg9iYXNlbGluZV90b2tlbnMYBiABKA1CZrpIByoFGIDC1y+KtRhYClBUb2tlbnMgb2Ygb3JkaW5hcnkgdGV4dCB3aG9zZSBtZWFuIGFjdGl2YXRpb24gaXMgc3VidHJhY3RlZDsgMCBzdWJ0cmFjdHMgbm90aGluZxIEODE5MiK6AQoQRGlhZ25vc2VkRmVhdHVyZRINCgVsYXllchgBIAEoDRIPCgdmZWF0dXJlGAIgASgNEhIKCmFjdGl2YXRpb24YAyABKAESEAoIYmFzZWxpbmUYBCABKAESEQoJaW5mbHVlbmNlGAUgASgBEgwKBHJhdGUYBiABKAESFwoPYWN0aXZhdGlvbl9yYW5rGAcgASgNEhYKDmluZmx1ZW5jZV9yYW5rGAggASgNEg4KBnRva2VucxgJIAMoCSKsAgoJRGlhZ25vc2lzEg0KBW1vZGVsGAEgASgJEgsKA3NhZRgCIAEoCRItCghmZWF0dXJlcxgDIAMoCzIbLnFzY29wZS52MS5EaWFnbm9zZWRGZWF0dXJlEg4KBnRva2VucxgEIAEoBBIPCgdsb2dwcm9iGAUgASgBEhYKDnFzY29wZV92ZXJzaW9uGAYgASgJEiwKDG1vZGVsX3JlY29yZBgHIAEoCzIWLnFzY29wZS52MS5Nb2RlbFJlY29yZBIpCgtzYWVfcmVjb3JkcxgIIAMoCzIULnFzY29wZS52MS5TYWVSZWNvcmQSJwoGZm9ybWF0GAkgASgLMhcucXNjb3BlLnYxLlByb21wdEZvcm1hdBIZChF0b2tlbnNfbm90X2Zpbml0ZRgKIAEoBGIGcHJvdG8z", [file_buf_validate_validate, file_qscope_v1_features, file_qscope_v1_generation, file_qscope_v1_options]);
 
 /**
  * A prompt and what the model answered.
@@ -225,6 +227,34 @@ export type Diagnosis = Message<"qscope.v1.Diagnosis"> & {
    * @generated from field: string qscope_version = 6;
    */
   qscopeVersion: string;
+
+  /**
+   * Identity of the model.
+   *
+   * @generated from field: qscope.v1.ModelRecord model_record = 7;
+   */
+  modelRecord?: ModelRecord | undefined;
+
+  /**
+   * Identity of the SAEs.
+   *
+   * @generated from field: repeated qscope.v1.SaeRecord sae_records = 8;
+   */
+  saeRecords: SaeRecord[];
+
+  /**
+   * How prompts became tokens.
+   *
+   * @generated from field: qscope.v1.PromptFormat format = 9;
+   */
+  format?: PromptFormat | undefined;
+
+  /**
+   * Tokens of responses that count for no feature, as the residual stream or its gradient was not finite at some layer.
+   *
+   * @generated from field: uint64 tokens_not_finite = 10;
+   */
+  tokensNotFinite: bigint;
 };
 
 /**
