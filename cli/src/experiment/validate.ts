@@ -52,6 +52,9 @@ function explain(
   const range = rangeText(rangeOf(field));
   if (/^u?int(32|64)\.|^(double|float)\./.test(ruleId) && range !== '')
     return { message: `must be ${range}, not ${value}` };
+  // An element of a list may also be left out; what the whole field is for says nothing about how to mend one of it.
+  if (ruleId === 'string.min_len' && field.fieldKind === 'list')
+    return { message: 'must not be empty', suggestion: 'write something there, or leave it out' };
   if (ruleId === 'string.min_len') return { message: 'must not be empty', ...hint };
   if (ruleId === 'string.pattern') return { message: `${JSON.stringify(value)} is not allowed here`, ...hint };
   if (ruleId === 'repeated.unique')

@@ -404,6 +404,12 @@ test('an experiment for another command', async () => {
   );
 });
 
+test('an empty element of a list says how to mend it', async () => {
+  const told = await files.faults('model: embedded\nsteer:\n  prompts: [Hello, ""]\n');
+  expect(told).toContain('3:20 steer.prompts[1]: must not be empty');
+  expect(told).toContain('write something there, or leave it out');
+});
+
 test('no task, where the command says which', async () => {
   expect(await files.faults('model: embedded\n', { verb: 'eval_sae' })).toMatchInlineSnapshot(
     `"1:1 one of train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy is required"`,
