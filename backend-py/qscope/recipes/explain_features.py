@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from qscope import __version__
 from qscope.errors import Stopped
+from qscope.features.chat_server import ChatServer
 from qscope.features.contexts import TopContexts, contexts_of_text, in_slices
 from qscope.features.documents import Document, split
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.files import save_features
-from qscope.features.label_server import (
+from qscope.features.label_questions import (
     EXCERPTS,
-    LabelServer,
     judge_question,
     label_of,
     verdicts,
@@ -100,7 +100,7 @@ def run(context: RunContext) -> None:
     _write(context, task, opened, given, explained)
 
 
-def _server(context: RunContext, task: ExplainFeatures) -> LabelServer | None:
+def _server(context: RunContext, task: ExplainFeatures) -> ChatServer | None:
     if task.writer != LABEL_WRITER_ENDPOINT:
         return None
     ledger = Ledger(context.artifacts / ANSWERS)
@@ -108,7 +108,7 @@ def _server(context: RunContext, task: ExplainFeatures) -> LabelServer | None:
         context.warning(f"{ledger.damaged:,} damaged lines in {ANSWERS} are passed over; they are asked for again.")
     if len(ledger):
         context.info(f"{len(ledger):,} answers of the endpoint are kept from before")
-    return LabelServer(task.endpoint, at=f"{AT}.endpoint", ledger=ledger, should_stop=lambda: context.stop_requested)
+    return ChatServer(task.endpoint, at=f"{AT}.endpoint", ledger=ledger, should_stop=lambda: context.stop_requested)
 
 
 def _materials(
@@ -237,7 +237,7 @@ def _by_rule(material: Material, rule: Sequence[str]) -> Detection:
 
 
 def _by_server(
-    context: RunContext, task: ExplainFeatures, materials: Sequence[Material], server: LabelServer
+    context: RunContext, task: ExplainFeatures, materials: Sequence[Material], server: ChatServer
 ) -> list[Explanation]:
     """Labels and verdicts of a language model."""
     known = [one for one in materials if one.seen.contexts]

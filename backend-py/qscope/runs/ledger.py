@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lines = JsonLines(path)
+        self._lines, self._lock = JsonLines(path), threading.Lock()
         self.damaged = self._lines.damaged
         self._known: dict[str, Any] = {}
         for record in self._lines.records:
@@ -41,7 +42,7 @@ class Ledger:
         return self._known.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keeps an answer.
+        """Keeps an answer; of two to the same question the first, so that no reader of the file ever sees both.
 
         Args:
             key: what :func:`key_of` made of the question.
@@ -51,8 +52,10 @@ class Ledger:
             OSError: it cannot be written; the ledger is as it was before.
         """
         assert value is not None, "null means that there is no answer"
-        self._lines.append([{"key": key, "value": value}])
-        self._known[key] = value
+        with self._lock:
+            if key not in self._known:
+                self._lines.append([{"key": key, "value": value}])
+                self._known[key] = value
 
 
 def key_of(question: Any) -> str:

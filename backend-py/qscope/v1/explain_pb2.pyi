@@ -1,4 +1,5 @@
 from qscope.v1.rules import validate_pb2 as _validate_pb2
+from qscope.v1 import chat_pb2 as _chat_pb2
 from qscope.v1 import features_pb2 as _features_pb2
 from qscope.v1 import options_pb2 as _options_pb2
 from qscope.v1 import text_pb2 as _text_pb2
@@ -19,24 +20,6 @@ class LabelWriter(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 LABEL_WRITER_UNSPECIFIED: LabelWriter
 LABEL_WRITER_OFFLINE: LabelWriter
 LABEL_WRITER_ENDPOINT: LabelWriter
-
-class LabelEndpoint(_message.Message):
-    __slots__ = ("url", "model", "api_key_variable", "max_tokens", "temperature", "concurrency", "timeout_seconds")
-    URL_FIELD_NUMBER: _ClassVar[int]
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    API_KEY_VARIABLE_FIELD_NUMBER: _ClassVar[int]
-    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
-    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
-    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    url: str
-    model: str
-    api_key_variable: str
-    max_tokens: int
-    temperature: float
-    concurrency: int
-    timeout_seconds: float
-    def __init__(self, url: _Optional[str] = ..., model: _Optional[str] = ..., api_key_variable: _Optional[str] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., concurrency: _Optional[int] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
 
 class ExplainFeatures(_message.Message):
     __slots__ = ("sae", "text", "features", "feature_set", "rendering", "masks", "documents", "shown", "tested", "before", "after", "model_batch_tokens", "writer", "endpoint", "label_tokens")
@@ -68,9 +51,9 @@ class ExplainFeatures(_message.Message):
     after: int
     model_batch_tokens: int
     writer: LabelWriter
-    endpoint: LabelEndpoint
+    endpoint: _chat_pb2.ChatEndpoint
     label_tokens: int
-    def __init__(self, sae: _Optional[str] = ..., text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., feature_set: _Optional[str] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., masks: _Optional[_Union[_features_pb2.TokenMasks, _Mapping]] = ..., documents: _Optional[int] = ..., shown: _Optional[int] = ..., tested: _Optional[int] = ..., before: _Optional[int] = ..., after: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., writer: _Optional[_Union[LabelWriter, str]] = ..., endpoint: _Optional[_Union[LabelEndpoint, _Mapping]] = ..., label_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., text: _Optional[_Union[_text_pb2.TextSource, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ..., feature_set: _Optional[str] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., masks: _Optional[_Union[_features_pb2.TokenMasks, _Mapping]] = ..., documents: _Optional[int] = ..., shown: _Optional[int] = ..., tested: _Optional[int] = ..., before: _Optional[int] = ..., after: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., writer: _Optional[_Union[LabelWriter, str]] = ..., endpoint: _Optional[_Union[_chat_pb2.ChatEndpoint, _Mapping]] = ..., label_tokens: _Optional[int] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("layer", "feature", "label", "fires_on", "promotes", "recall", "specificity", "balanced_accuracy", "low", "high", "n_active", "n_silent", "unanswered", "foreign_accuracy", "rate", "max_activation", "shown")

@@ -14,17 +14,15 @@ from google.protobuf import json_format
 from qscope.errors import UserError
 from qscope.features.files import group_of, load_features
 from qscope.features.labels import plain
-from qscope.models import capture_residuals, load_model
-from qscope.recipes import RECIPES
 from qscope.recipes.plan import plan
-from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail, violations
+from qscope.runs import RunFolder, RunStopped, tail, violations
 from qscope.sae import formats
 from qscope.sae.topk import TopKSae
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.explain_pb2 import ExplanationSet
 from qscope.v1.features_pb2 import ContextSet
-from qscope.v1.model_pb2 import ModelOptions
 
+# Of the SAEs in conftest.py.
 D, F, K, LAYERS = 128, 256, 8, [1, 4]
 TEXT = {"source": "embedded-heldout", "field": "text", "split": "train", "context": 48}
 MASKS = {"skip_first_token": True, "skip_special_tokens": True}
@@ -91,23 +89,6 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def sae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SAEs whose features are differences of residuals of real text: random, but not all alike."""
-    loaded = load_model("embedded", ModelOptions())
-    ids_BT = torch.randint(0, 8000, (8, 32), generator=torch.Generator().manual_seed(0))
-    captured = capture_residuals(loaded, LAYERS, ids_BT)
-    saes = {}
-    for layer in LAYERS:
-        x_ND = captured[layer][:, 1:].reshape(-1, D)[:F].float()
-        x_FD = x_ND[torch.arange(F) % len(x_ND)] - x_ND.mean(0)
-        W_FD = x_FD / x_FD.norm(dim=1, keepdim=True)
-        saes[layer] = TopKSae(W_FD, -(W_FD @ x_ND.mean(0)), W_FD.clone(), torch.zeros(D), k=K, layer=layer)
-    folder = tmp_path_factory.mktemp("saes") / "sae"
-    formats.save(saes, folder, ["native", "qwen_scope"], {})
-    return folder
-
-
 @pytest.fixture
 def experiment(sae_folder) -> Callable[..., Experiment]:
     """``experiment(task, **changes)``: a whole experiment with that task."""
@@ -120,26 +101,6 @@ def experiment(sae_folder) -> Callable[..., Experiment]:
         return made
 
     return make
-
-
-@pytest.fixture
-def run(tmp_path) -> Callable[[Experiment], RunFolder]:
-    """Runs an experiment's recipe in this process."""
-    count = 0
-
-    def go(given: Experiment) -> RunFolder:
-        nonlocal count
-        count += 1
-        folder = RunFolder.create(tmp_path / "runs", given, f"request-{count}")
-        module, _, function = RECIPES[given.WhichOneof("task")].partition(":")
-        recipe = getattr(__import__(module, fromlist=[function]), function)
-        with Journal(folder.events) as journal:
-            context = RunContext(folder, journal)
-            recipe(context)
-            context.close()
-        return folder
-
-    return go
 
 
 def layer_metrics(folder: RunFolder) -> dict[int, dict[str, float]]:
@@ -214,7 +175,7 @@ def test_what_stands_on_both_sides_is_told(experiment, run) -> None:
         (
             "explain_features",
             {"writer": "LABEL_WRITER_ENDPOINT", "endpoint": {**ENDPOINT, "api_key_variable": "NO_SUCH_KEY"}},
-            "LABEL_KEY_MISSING",
+            "CHAT_KEY_MISSING",
             "explain_features.endpoint.api_key_variable",
         ),
         ("language_features", {"languages": ["de", "xx"]}, "TOO_FEW_DOCUMENTS", "language_features.languages[1]"),
@@ -398,15 +359,14 @@ def test_a_language_that_is_nowhere_is_not_sought_for_ever(experiment, run, tmp_
     assert "among the first 192" in caught.value.message
     assert "holds de." in caught.value.remedy
 
-    class Told(RunContext):
-        stop_requested = property(lambda self: True)
-
     taken = []
     take = module.DocumentReader.take
     monkeypatch.setattr(module.DocumentReader, "take", lambda *given: taken.append(take(*given)) or taken[-1])
-    monkeypatch.setitem(globals(), "RunContext", Told)
     with pytest.raises(RunStopped):
-        run(experiment("language_features", text=text, languages=["de", "dee"], documents=400))
+        run(
+            experiment("language_features", text=text, languages=["de", "dee"], documents=400),
+            is_stopping=lambda: True,
+        )
     assert taken == [[]]
 
 

@@ -58,6 +58,17 @@ def test_many_threads_write_whole_lines(tmp_path):
     assert [again.get(key_of(n)) for n in range(200)] == ["x" * n for n in range(200)]
 
 
+def test_the_first_answer_stays_the_only_one(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    ledger = Ledger(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: ledger.put("same", n), range(50)))
+    first = ledger.get("same")
+    Ledger(path).put("same", "later")
+    assert Ledger(path).get("same") == first
+    assert path.read_bytes().count(b"\n") == 1
+
+
 def test_no_file_until_there_is_an_answer(tmp_path):
     assert len(Ledger(tmp_path / "answers.jsonl")) == 0
     assert not (tmp_path / "answers.jsonl").exists()

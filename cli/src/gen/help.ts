@@ -633,6 +633,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      temperature: 0              Sampling temperature\n" +
     "      concurrency: 8              Questions under way at once\n" +
     "      timeout_seconds: 120        Longest wait for one answer, in seconds\n" +
+    "      input_price: 0              Price of a million tokens sent; 0 leaves the\n" +
+    "                                  cost out\n" +
+    "      output_price: 0             Price of a million tokens written, in the same\n" +
+    "                                  currency\n" +
     "    label_tokens: 6               Tokens in each list of an offline label, at\n" +
     "                                  most\n",
   "steer":

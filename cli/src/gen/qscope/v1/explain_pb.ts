@@ -5,6 +5,8 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
+import type { ChatEndpoint } from "./chat_pb.js";
+import { file_qscope_v1_chat } from "./chat_pb.js";
 import type { FeatureContext, ModelRecord, Rendering, SaeRecord, TokenMasks } from "./features_pb.js";
 import { file_qscope_v1_features } from "./features_pb.js";
 import { file_qscope_v1_options } from "./options_pb.js";
@@ -16,70 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/explain.proto.
  */
 export const file_qscope_v1_explain: GenFile = /*@__PURE__*/
-  fileDesc("Chdxc2NvcGUvdjEvZXhwbGFpbi5wcm90bxIJcXNjb3BlLnYxIsAFCg1MYWJlbEVuZHBvaW50EnoKA3VybBgBIAEoCUJtukgXchUyE14kfF5odHRwcz86Ly9bXiBdKySKtRhPCk1CYXNlIFVSTCBvZiBhbiBPcGVuQUktY29tcGF0aWJsZSBzZXJ2ZXIsIGZvciBleGFtcGxlIGh0dHA6Ly9sb2NhbGhvc3Q6ODAwMC92MRI1CgVtb2RlbBgCIAEoCUImirUYIgogTmFtZSBvZiB0aGUgbW9kZWwgb24gdGhhdCBzZXJ2ZXISoAEKEGFwaV9rZXlfdmFyaWFibGUYAyABKAlChQG6SB1yGzIZXltBLVphLXpfXSpbQS1aYS16MC05X10qJIq1GGEKX0Vudmlyb25tZW50IHZhcmlhYmxlIHRoYXQgaG9sZHMgdGhlIGtleSAobmV2ZXIgdGhlIGtleSBpdHNlbGYpOyBlbXB0eSBmb3IgYSBzZXJ2ZXIgd2l0aG91dCBrZXlzEmUKCm1heF90b2tlbnMYBCABKA1CUbpICCoGGICACCgQirUYQgo7TG9uZ2VzdCBhbnN3ZXIgaW4gdG9rZW5zOyBtb2RlbHMgdGhhdCB0aGluayBhbG91ZCBuZWVkIG1vcmUSAzUxMhJJCgt0ZW1wZXJhdHVyZRgFIAEoAUI0ukgUEhIZAAAAAAAAAEApAAAAAAAAAACKtRgZChRTYW1wbGluZyB0ZW1wZXJhdHVyZRIBMBJDCgtjb25jdXJyZW5jeRgGIAEoDUIuukgHKgUYgAIoAYq1GCAKG1F1ZXN0aW9ucyB1bmRlciB3YXkgYXQgb25jZRIBOBJiCg90aW1lb3V0X3NlY29uZHMYByABKAFCSbpIFBISGQAAAAAAIKxAIQAAAAAAAAAAirUYLgonTG9uZ2VzdCB3YWl0IGZvciBvbmUgYW5zd2VyLCBpbiBzZWNvbmRzEgMxMjAigA8KD0V4cGxhaW5GZWF0dXJlcxJeCgNzYWUYASABKAlCUbpIA8gBAYq1GEcKQ1J1biBpZCBvciBmb2xkZXIsIFNBRSBmb2xkZXIgb3IgZmlsZSwgb3IgYSBRd2VuLVNjb3BlIHJlcG9zaXRvcnkgaWQYARJiCgR0ZXh0GAIgASgLMhUucXNjb3BlLnYxLlRleHRTb3VyY2VCPYq1GDkKN0RvY3VtZW50cyB0byBsb29rIHRocm91Z2g7IHBhY2sgYW5kIHJlcGVhdCBkbyBub3QgYXBwbHkSfwoIZmVhdHVyZXMYAyADKAlCbbpIJZIBIhCQThgBIhtyGTIXXlswLTldezEsNH0vWzAtOV17MSw4fSSKtRhBCjtGZWF0dXJlcywgZWFjaCBhcyBMQVlFUi9GRUFUVVJFLCBmb3IgZXhhbXBsZSBbMy8xMDE3LCA1Lzg4XRICW10ShQEKC2ZlYXR1cmVfc2V0GAQgASgJQnCKtRhsCmhSdW4gb3IgZmVhdHVyZXMuanNvbiB3aG9zZSBmZWF0dXJlcyBnZXQgbGFiZWxzLCBiZXNpZGVzIHRob3NlIG9mIGZlYXR1cmVzOyB3cml0dGVuIGFnYWluIHdpdGggdGhlIGxhYmVscxgBElUKCXJlbmRlcmluZxgFIAEoCzIULnFzY29wZS52MS5SZW5kZXJpbmdCLIq1GCgKJkhvdyBkb2N1bWVudHMgYmVjb21lIHRoZSBtb2RlbCdzIGlucHV0EkQKBW1hc2tzGAYgASgLMhUucXNjb3BlLnYxLlRva2VuTWFza3NCHoq1GBoKGFRva2VucyB0aGF0IGRvIG5vdCBjb3VudBJpCglkb2N1bWVudHMYByABKA1CVrpICSoHGICt4gQoBIq1GEYKPkRvY3VtZW50cyByZWFkLCBhdCBtb3N0OyBoYWxmIG9mIHRoZW0gYXJlIGtlcHQgZnJvbSB0aGUgd3JpdGVyEgQyMDAwEl8KBXNob3duGAggASgNQlC6SAcqBRjoBygBirUYQgo8Q29udGV4dHMgb2YgZWFjaCBmZWF0dXJlIHRoYXQgdGhlIHdyaXRlciBzZWVzLCB0aGUgc3Ryb25nZXN0EgIyMBKPAQoGdGVzdGVkGAkgASgNQn+6SAcqBRjoBygBirUYcQprSGVsZC1vdXQgY29udGV4dHMgYSBsYWJlbCBpcyBzY29yZWQgb24sIGZyb20gdGhlIHN0cm9uZ2VzdCB0byB0aGUgd2Vha2VzdCBmb3VuZCwgYW5kIGFzIG1hbnkgc2lsZW50IHdpbmRvd3MSAjIwElMKBmJlZm9yZRgKIAEoDUJDukgFKgMYgCCKtRg3CjFUb2tlbnMgYmVmb3JlIHRoZSBvbmUgd2l0aCB0aGUgbGFyZ2VzdCBhY3RpdmF0aW9uEgIyNBIvCgVhZnRlchgLIAEoDUIgukgFKgMYgCCKtRgUCg9Ub2tlbnMgYWZ0ZXIgaXQSATgSYQoSbW9kZWxfYmF0Y2hfdG9rZW5zGAwgASgNQkW6SAkqBxiAgIAIKAKKtRg1Ci1Ub2tlbnMgcGVyIGZvcndhcmQgcGFzcyBvZiB0aGUgbGFuZ3VhZ2UgbW9kZWwSBDgxOTISnQEKBndyaXRlchgNIAEoDjIWLnFzY29wZS52MS5MYWJlbFdyaXRlckJ1ukgHggEEEAEgAIq1GGcKXFdobyB3cml0ZXM6IG9mZmxpbmUgKHRva2VucyBpdCBmaXJlcyBvbiBhbmQgdG9rZW5zIGl0IHByb21vdGVzKSwgZW5kcG9pbnQgKGEgbGFuZ3VhZ2UgbW9kZWwpEgdvZmZsaW5lEnIKCGVuZHBvaW50GA4gASgLMhgucXNjb3BlLnYxLkxhYmVsRW5kcG9pbnRCRoq1GEIKQFRoZSBsYW5ndWFnZSBtb2RlbCB0aGF0IHdyaXRlcyBhbmQganVkZ2VzLCB3aXRoIHdyaXRlcjogZW5kcG9pbnQSWAoMbGFiZWxfdG9rZW5zGA8gASgNQkK6SAYqBBhkKAGKtRg1CjBUb2tlbnMgaW4gZWFjaCBsaXN0IG9mIGFuIG9mZmxpbmUgbGFiZWwsIGF0IG1vc3QSATY6zQK6SMkCGo4BChpleHBsYWluX2ZlYXR1cmVzLnNvbWV0aGluZxI8bmFtZSBmZWF0dXJlcywgb3IgYSBmZWF0dXJlX3NldDogdGhlcmUgaXMgbm90aGluZyB0byBleHBsYWluGjJ0aGlzLmZlYXR1cmVzLnNpemUoKSA+IDAgfHwgdGhpcy5mZWF0dXJlX3NldCAhPSAnJxq1AQoZZXhwbGFpbl9mZWF0dXJlcy5lbmRwb2ludBI2d3JpdGVyOiBlbmRwb2ludCBuZWVkcyBlbmRwb2ludC51cmwgYW5kIGVuZHBvaW50Lm1vZGVsGmB0aGlzLndyaXRlciAhPSAyIHx8IChoYXModGhpcy5lbmRwb2ludCkgJiYgdGhpcy5lbmRwb2ludC51cmwgIT0gJycgJiYgdGhpcy5lbmRwb2ludC5tb2RlbCAhPSAnJyki0gMKC0V4cGxhbmF0aW9uEg0KBWxheWVyGAEgASgNEg8KB2ZlYXR1cmUYAiABKA0SDQoFbGFiZWwYAyABKAkSEAoIZmlyZXNfb24YBCADKAkSEAoIcHJvbW90ZXMYBSADKAkSEwoGcmVjYWxsGAYgASgBSACIAQESGAoLc3BlY2lmaWNpdHkYByABKAFIAYgBARIeChFiYWxhbmNlZF9hY2N1cmFjeRgIIAEoAUgCiAEBEhAKA2xvdxgJIAEoAUgDiAEBEhEKBGhpZ2gYCiABKAFIBIgBARIQCghuX2FjdGl2ZRgLIAEoDRIQCghuX3NpbGVudBgMIAEoDRISCgp1bmFuc3dlcmVkGA0gASgNEh0KEGZvcmVpZ25fYWNjdXJhY3kYDiABKAFIBYgBARIMCgRyYXRlGA8gASgBEhYKDm1heF9hY3RpdmF0aW9uGBAgASgBEigKBXNob3duGBEgAygLMhkucXNjb3BlLnYxLkZlYXR1cmVDb250ZXh0QgkKB19yZWNhbGxCDgoMX3NwZWNpZmljaXR5QhQKEl9iYWxhbmNlZF9hY2N1cmFjeUIGCgRfbG93QgcKBV9oaWdoQhMKEV9mb3JlaWduX2FjY3VyYWN5IusBCg5FeHBsYW5hdGlvblNldBINCgVtb2RlbBgBIAEoCRILCgNzYWUYAiABKAkSDgoGd3JpdGVyGAMgASgJEiwKDGV4cGxhbmF0aW9ucxgEIAMoCzIWLnFzY29wZS52MS5FeHBsYW5hdGlvbhIsCgxtb2RlbF9yZWNvcmQYBSABKAsyFi5xc2NvcGUudjEuTW9kZWxSZWNvcmQSKQoLc2FlX3JlY29yZHMYBiADKAsyFC5xc2NvcGUudjEuU2FlUmVjb3JkEg4KBnRva2VucxgHIAEoCRIWCg5xc2NvcGVfdmVyc2lvbhgIIAEoCSpgCgtMYWJlbFdyaXRlchIcChhMQUJFTF9XUklURVJfVU5TUEVDSUZJRUQQABIYChRMQUJFTF9XUklURVJfT0ZGTElORRABEhkKFUxBQkVMX1dSSVRFUl9FTkRQT0lOVBACYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_features, file_qscope_v1_options, file_qscope_v1_text]);
-
-/**
- * A server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama and many others.
- *
- * @generated from message qscope.v1.LabelEndpoint
- */
-export type LabelEndpoint = Message<"qscope.v1.LabelEndpoint"> & {
-  /**
-   * Base URL.
-   *
-   * @generated from field: string url = 1;
-   */
-  url: string;
-
-  /**
-   * The model there.
-   *
-   * @generated from field: string model = 2;
-   */
-  model: string;
-
-  /**
-   * Name of the environment variable with the key. The key itself is never written down.
-   *
-   * @generated from field: string api_key_variable = 3;
-   */
-  apiKeyVariable: string;
-
-  /**
-   * Longest answer. Thinking models need more.
-   *
-   * @generated from field: uint32 max_tokens = 4;
-   */
-  maxTokens: number;
-
-  /**
-   * Sampling temperature.
-   *
-   * @generated from field: double temperature = 5;
-   */
-  temperature: number;
-
-  /**
-   * Questions under way at once.
-   *
-   * @generated from field: uint32 concurrency = 6;
-   */
-  concurrency: number;
-
-  /**
-   * Longest wait for one answer.
-   *
-   * @generated from field: double timeout_seconds = 7;
-   */
-  timeoutSeconds: number;
-};
-
-/**
- * Describes the message qscope.v1.LabelEndpoint.
- * Use `create(LabelEndpointSchema)` to create a new message.
- */
-export const LabelEndpointSchema: GenMessage<LabelEndpoint> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_explain, 0);
+  fileDesc("Chdxc2NvcGUvdjEvZXhwbGFpbi5wcm90bxIJcXNjb3BlLnYxIv8OCg9FeHBsYWluRmVhdHVyZXMSXgoDc2FlGAEgASgJQlG6SAPIAQGKtRhHCkNSdW4gaWQgb3IgZm9sZGVyLCBTQUUgZm9sZGVyIG9yIGZpbGUsIG9yIGEgUXdlbi1TY29wZSByZXBvc2l0b3J5IGlkGAESYgoEdGV4dBgCIAEoCzIVLnFzY29wZS52MS5UZXh0U291cmNlQj2KtRg5CjdEb2N1bWVudHMgdG8gbG9vayB0aHJvdWdoOyBwYWNrIGFuZCByZXBlYXQgZG8gbm90IGFwcGx5En8KCGZlYXR1cmVzGAMgAygJQm26SCWSASIQkE4YASIbchkyF15bMC05XXsxLDR9L1swLTldezEsOH0kirUYQQo7RmVhdHVyZXMsIGVhY2ggYXMgTEFZRVIvRkVBVFVSRSwgZm9yIGV4YW1wbGUgWzMvMTAxNywgNS84OF0SAltdEoUBCgtmZWF0dXJlX3NldBgEIAEoCUJwirUYbApoUnVuIG9yIGZlYXR1cmVzLmpzb24gd2hvc2UgZmVhdHVyZXMgZ2V0IGxhYmVscywgYmVzaWRlcyB0aG9zZSBvZiBmZWF0dXJlczsgd3JpdHRlbiBhZ2FpbiB3aXRoIHRoZSBsYWJlbHMYARJVCglyZW5kZXJpbmcYBSABKAsyFC5xc2NvcGUudjEuUmVuZGVyaW5nQiyKtRgoCiZIb3cgZG9jdW1lbnRzIGJlY29tZSB0aGUgbW9kZWwncyBpbnB1dBJECgVtYXNrcxgGIAEoCzIVLnFzY29wZS52MS5Ub2tlbk1hc2tzQh6KtRgaChhUb2tlbnMgdGhhdCBkbyBub3QgY291bnQSaQoJZG9jdW1lbnRzGAcgASgNQla6SAkqBxiAreIEKASKtRhGCj5Eb2N1bWVudHMgcmVhZCwgYXQgbW9zdDsgaGFsZiBvZiB0aGVtIGFyZSBrZXB0IGZyb20gdGhlIHdyaXRlchIEMjAwMBJfCgVzaG93bhgIIAEoDUJQukgHKgUY6AcoAYq1GEIKPENvbnRleHRzIG9mIGVhY2ggZmVhdHVyZSB0aGF0IHRoZSB3cml0ZXIgc2VlcywgdGhlIHN0cm9uZ2VzdBICMjASjwEKBnRlc3RlZBgJIAEoDUJ/ukgHKgUY6AcoAYq1GHEKa0hlbGQtb3V0IGNvbnRleHRzIGEgbGFiZWwgaXMgc2NvcmVkIG9uLCBmcm9tIHRoZSBzdHJvbmdlc3QgdG8gdGhlIHdlYWtlc3QgZm91bmQsIGFuZCBhcyBtYW55IHNpbGVudCB3aW5kb3dzEgIyMBJTCgZiZWZvcmUYCiABKA1CQ7pIBSoDGIAgirUYNwoxVG9rZW5zIGJlZm9yZSB0aGUgb25lIHdpdGggdGhlIGxhcmdlc3QgYWN0aXZhdGlvbhICMjQSLwoFYWZ0ZXIYCyABKA1CILpIBSoDGIAgirUYFAoPVG9rZW5zIGFmdGVyIGl0EgE4EmEKEm1vZGVsX2JhdGNoX3Rva2VucxgMIAEoDUJFukgJKgcYgICACCgCirUYNQotVG9rZW5zIHBlciBmb3J3YXJkIHBhc3Mgb2YgdGhlIGxhbmd1YWdlIG1vZGVsEgQ4MTkyEp0BCgZ3cml0ZXIYDSABKA4yFi5xc2NvcGUudjEuTGFiZWxXcml0ZXJCdbpIB4IBBBABIACKtRhnClxXaG8gd3JpdGVzOiBvZmZsaW5lICh0b2tlbnMgaXQgZmlyZXMgb24gYW5kIHRva2VucyBpdCBwcm9tb3RlcyksIGVuZHBvaW50IChhIGxhbmd1YWdlIG1vZGVsKRIHb2ZmbGluZRJxCghlbmRwb2ludBgOIAEoCzIXLnFzY29wZS52MS5DaGF0RW5kcG9pbnRCRoq1GEIKQFRoZSBsYW5ndWFnZSBtb2RlbCB0aGF0IHdyaXRlcyBhbmQganVkZ2VzLCB3aXRoIHdyaXRlcjogZW5kcG9pbnQSWAoMbGFiZWxfdG9rZW5zGA8gASgNQkK6SAYqBBhkKAGKtRg1CjBUb2tlbnMgaW4gZWFjaCBsaXN0IG9mIGFuIG9mZmxpbmUgbGFiZWwsIGF0IG1vc3QSATY6zQK6SMkCGo4BChpleHBsYWluX2ZlYXR1cmVzLnNvbWV0aGluZxI8bmFtZSBmZWF0dXJlcywgb3IgYSBmZWF0dXJlX3NldDogdGhlcmUgaXMgbm90aGluZyB0byBleHBsYWluGjJ0aGlzLmZlYXR1cmVzLnNpemUoKSA+IDAgfHwgdGhpcy5mZWF0dXJlX3NldCAhPSAnJxq1AQoZZXhwbGFpbl9mZWF0dXJlcy5lbmRwb2ludBI2d3JpdGVyOiBlbmRwb2ludCBuZWVkcyBlbmRwb2ludC51cmwgYW5kIGVuZHBvaW50Lm1vZGVsGmB0aGlzLndyaXRlciAhPSAyIHx8IChoYXModGhpcy5lbmRwb2ludCkgJiYgdGhpcy5lbmRwb2ludC51cmwgIT0gJycgJiYgdGhpcy5lbmRwb2ludC5tb2RlbCAhPSAnJyki0gMKC0V4cGxhbmF0aW9uEg0KBWxheWVyGAEgASgNEg8KB2ZlYXR1cmUYAiABKA0SDQoFbGFiZWwYAyABKAkSEAoIZmlyZXNfb24YBCADKAkSEAoIcHJvbW90ZXMYBSADKAkSEwoGcmVjYWxsGAYgASgBSACIAQESGAoLc3BlY2lmaWNpdHkYByABKAFIAYgBARIeChFiYWxhbmNlZF9hY2N1cmFjeRgIIAEoAUgCiAEBEhAKA2xvdxgJIAEoAUgDiAEBEhEKBGhpZ2gYCiABKAFIBIgBARIQCghuX2FjdGl2ZRgLIAEoDRIQCghuX3NpbGVudBgMIAEoDRISCgp1bmFuc3dlcmVkGA0gASgNEh0KEGZvcmVpZ25fYWNjdXJhY3kYDiABKAFIBYgBARIMCgRyYXRlGA8gASgBEhYKDm1heF9hY3RpdmF0aW9uGBAgASgBEigKBXNob3duGBEgAygLMhkucXNjb3BlLnYxLkZlYXR1cmVDb250ZXh0QgkKB19yZWNhbGxCDgoMX3NwZWNpZmljaXR5QhQKEl9iYWxhbmNlZF9hY2N1cmFjeUIGCgRfbG93QgcKBV9oaWdoQhMKEV9mb3JlaWduX2FjY3VyYWN5IusBCg5FeHBsYW5hdGlvblNldBINCgVtb2RlbBgBIAEoCRILCgNzYWUYAiABKAkSDgoGd3JpdGVyGAMgASgJEiwKDGV4cGxhbmF0aW9ucxgEIAMoCzIWLnFzY29wZS52MS5FeHBsYW5hdGlvbhIsCgxtb2RlbF9yZWNvcmQYBSABKAsyFi5xc2NvcGUudjEuTW9kZWxSZWNvcmQSKQoLc2FlX3JlY29yZHMYBiADKAsyFC5xc2NvcGUudjEuU2FlUmVjb3JkEg4KBnRva2VucxgHIAEoCRIWCg5xc2NvcGVfdmVyc2lvbhgIIAEoCSpgCgtMYWJlbFdyaXRlchIcChhMQUJFTF9XUklURVJfVU5TUEVDSUZJRUQQABIYChRMQUJFTF9XUklURVJfT0ZGTElORRABEhkKFUxBQkVMX1dSSVRFUl9FTkRQT0lOVBACYgZwcm90bzM", [file_buf_validate_validate, file_qscope_v1_chat, file_qscope_v1_features, file_qscope_v1_options, file_qscope_v1_text]);
 
 /**
  * Writes a label for each of some features, and scores it by detection on contexts the writer has not seen.
@@ -181,9 +120,9 @@ export type ExplainFeatures = Message<"qscope.v1.ExplainFeatures"> & {
   /**
    * The language model, with writer: endpoint.
    *
-   * @generated from field: qscope.v1.LabelEndpoint endpoint = 14;
+   * @generated from field: qscope.v1.ChatEndpoint endpoint = 14;
    */
-  endpoint?: LabelEndpoint | undefined;
+  endpoint?: ChatEndpoint | undefined;
 
   /**
    * Tokens in each list of an offline label.
@@ -198,7 +137,7 @@ export type ExplainFeatures = Message<"qscope.v1.ExplainFeatures"> & {
  * Use `create(ExplainFeaturesSchema)` to create a new message.
  */
 export const ExplainFeaturesSchema: GenMessage<ExplainFeatures> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_explain, 1);
+  messageDesc(file_qscope_v1_explain, 0);
 
 /**
  * What a feature was called, and how well that tells where it fires.
@@ -331,7 +270,7 @@ export type Explanation = Message<"qscope.v1.Explanation"> & {
  * Use `create(ExplanationSchema)` to create a new message.
  */
 export const ExplanationSchema: GenMessage<Explanation> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_explain, 2);
+  messageDesc(file_qscope_v1_explain, 1);
 
 /**
  * The file explanations.json.
@@ -401,7 +340,7 @@ export type ExplanationSet = Message<"qscope.v1.ExplanationSet"> & {
  * Use `create(ExplanationSetSchema)` to create a new message.
  */
 export const ExplanationSetSchema: GenMessage<ExplanationSet> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_explain, 3);
+  messageDesc(file_qscope_v1_explain, 2);
 
 /**
  * Who writes labels, and says where they hold.
