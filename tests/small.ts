@@ -4,7 +4,8 @@ import { type Result, ROOT, Sandbox } from '../cli/test/support/cli.js';
 
 /** The real Python that set-up installed; the sandbox's default is a stand-in for unit tests. */
 export const PYTHON = join(ROOT, 'backend-py/.venv/bin/python');
-const ENV = { QSCOPE_PYTHON: PYTHON };
+// The package of this checkout, also where several share one environment.
+const ENV = { QSCOPE_PYTHON: PYTHON, PYTHONPATH: join(ROOT, 'backend-py') };
 
 /** A few seconds of real training: two layers of the embedded model on the embedded text. */
 export const SMALL = `name: small

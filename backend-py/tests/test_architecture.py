@@ -16,6 +16,7 @@ FLOORS = [
     {"features"},
     {"steering"},
     {"evaluation"},
+    {"synthesis"},
     {"recipes"},
     {"execute", "worker"},
 ]

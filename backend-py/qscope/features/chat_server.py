@@ -70,7 +70,7 @@ class Usage:
 
     Attributes:
         answers: questions with an answer.
-        recalled: those of them that an earlier attempt had asked.
+        recalled: those of them that an earlier attempt asked.
         input_tokens, output_tokens: of all answers.
         requests: requests of this attempt, repeated ones too.
         faults: what went wrong by kind, of this attempt.
@@ -82,6 +82,23 @@ class Usage:
     output_tokens: int = 0
     requests: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of_ledger(cls, ledger: Ledger | None) -> Usage:
+        """What earlier attempts took: whatever was built on their answers, it was paid for."""
+        answers = [_recalled(value) for value in ledger.values()] if ledger is not None else []
+        return cls(
+            answers=len(answers),
+            recalled=len(answers),
+            input_tokens=sum(answer.input_tokens for answer in answers),
+            output_tokens=sum(answer.output_tokens for answer in answers),
+        )
+
+    def count(self, answer: Answer) -> None:
+        """Counts an answer that is new."""
+        self.answers += 1
+        self.input_tokens += answer.input_tokens
+        self.output_tokens += answer.output_tokens
 
     def cost(self, endpoint: ChatEndpoint) -> float:
         """Price of all answers, in the currency of the endpoint's prices; 0 where it names none."""
@@ -130,7 +147,7 @@ class ChatServer:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_seconds)
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
-        self.usage = Usage()
+        self.usage = Usage.of_ledger(ledger)
         self._lock, self._in_a_row = threading.Lock(), 0
 
     def __enter__(self) -> ChatServer:
@@ -207,7 +224,7 @@ class ChatServer:
         asked = {"url": self._url, "body": body}
         key = key_of({**asked, "number": question.number} if question.number else asked)
         if self._ledger is not None and (known := self._ledger.get(key)) is not None:
-            return self._counted(_recalled(known), recalled=True)
+            return _recalled(known)
         for attempt in range(_TRIES):
             if self._should_stop():
                 raise Stopped
@@ -216,17 +233,11 @@ class ChatServer:
                 # An answer without text is none to keep: a run that goes on asks once more.
                 if self._ledger is not None and answer.text:
                     self._ledger.put(key, [answer.text, answer.input_tokens, answer.output_tokens])
-                return self._counted(answer, recalled=False)
+                with self._lock:
+                    self.usage.count(answer)
+                return answer
             self._sleep(wait if wait is not None else min(_LONGEST_WAIT, 0.5 * 2**attempt) * (0.5 + random.random()))
         raise AssertionError("the last try answers or raises")
-
-    def _counted(self, answer: Answer, *, recalled: bool) -> Answer:
-        with self._lock:
-            self.usage.answers += 1
-            self.usage.recalled += recalled
-            self.usage.input_tokens += answer.input_tokens
-            self.usage.output_tokens += answer.output_tokens
-        return answer
 
     def _count_fault(self, kind: str) -> None:
         with self._lock:

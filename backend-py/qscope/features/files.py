@@ -9,9 +9,11 @@ from google.protobuf import json_format
 
 from qscope.errors import UserError
 from qscope.runs.files import write_message
+from qscope.v1.explain_pb2 import ExplanationSet
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet
 
 NAME = "features.json"
+EXPLANATIONS = "explanations.json"
 
 
 def save_features(features: FeatureSet, folder: Path) -> Path:
@@ -44,7 +46,40 @@ def load_features(path: Path | str, *, field: str = "") -> FeatureSet:
     )
 
 
-def refuse_other_sae(found: FeatureSet, layer: int, fingerprint: str, *, path: str, field: str) -> None:
+def load_explanations(path: Path | str, *, field: str = "") -> ExplanationSet:
+    """Reads what a run of `qscope features explain` wrote.
+
+    Args:
+        path: the file, a folder that holds it, or a run folder.
+        field: experiment field that named it, for errors.
+
+    Raises:
+        UserError: it is not there (EXPLANATIONS_NOT_FOUND), or is no whole file of explanations (FEATURES_DAMAGED).
+    """
+    given = Path(path).expanduser()
+    places = (given, given / EXPLANATIONS, given / "artifacts" / EXPLANATIONS)
+    place = next((one for one in places if one.is_file()), None)
+    if place is None:
+        raise UserError(
+            f"{path}: there is no {EXPLANATIONS}.",
+            remedy=f"Name a run of `qscope features explain`, or its {EXPLANATIONS}.",
+            reason="EXPLANATIONS_NOT_FOUND",
+            field=field,
+        )
+    try:
+        found = json_format.Parse(place.read_bytes(), ExplanationSet())
+    except (OSError, ValueError, RecursionError, json_format.ParseError) as error:
+        raise _damaged(place, _first_line(error), field) from error
+    widths = {record.layer: record.d_sae for record in found.sae_records}
+    for index, one in enumerate(found.explanations):
+        if one.feature >= widths.get(one.layer, 0):
+            raise _damaged(place, f"entry {index} names feature {one.layer}/{one.feature}, which no SAE has", field)
+    return found
+
+
+def refuse_other_sae(
+    found: FeatureSet | ExplanationSet, layer: int, fingerprint: str, *, path: str, field: str
+) -> None:
     """Refuses saved features beside another SAE: ids mean nothing in one, be it trained alike on the same model.
 
     Args:

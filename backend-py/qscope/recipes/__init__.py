@@ -18,4 +18,5 @@ RECIPES: dict[str, str] = {
     "explain_features": "qscope.recipes.explain_features:run",
     "steer": "qscope.recipes.steer:run",
     "bench_redundancy": "qscope.recipes.bench_redundancy:run",
+    "synthesize": "qscope.recipes.synthesize:run",
 }

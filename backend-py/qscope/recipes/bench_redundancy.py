@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from qscope.recipes.feature_parts import Opened, as_json, open_model
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
 from qscope.runs import RunContext
-from qscope.runs.files import plain, replacing, write_json
+from qscope.runs.files import write_csv, write_json
 from qscope.runs.versions import versions
 from qscope.v1.redundancy_pb2 import BenchRedundancy
 
@@ -305,8 +303,8 @@ def _write(
         for index, measured in enumerate(measures)
     ]
     folder = context.artifacts
-    write_table(folder / "benchmarks.csv", [*_COLUMNS, *(f"covered_by_{share:g}" for share in task.subsets)], rows)
-    write_table(
+    write_csv(folder / "benchmarks.csv", [*_COLUMNS, *(f"covered_by_{share:g}" for share in task.subsets)], rows)
+    write_csv(
         folder / "overlap.csv",
         ("benchmark", "with", "overlap", "overlap_by_chance", "excess", "overlap_min"),
         (
@@ -323,7 +321,7 @@ def _write(
             if i != j
         ),
     )
-    write_table(
+    write_csv(
         folder / "faults.csv",
         ("benchmark", "place", "why"),
         (
@@ -366,11 +364,3 @@ def _write(
         ("faults.csv", "rows left out"),
     ):
         context.artifact(folder / name, kind="summary" if name.endswith("json") else "table", description=what)
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces ``path`` by a .csv with a header, also without rows; what is missing or NaN is an empty cell."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(plain(row) for row in rows)

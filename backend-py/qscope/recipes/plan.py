@@ -15,6 +15,7 @@ from qscope.errors import UserError
 from qscope.models import ModelShape, available_memory, choose_device, describe_model, select_layers
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_redundancy import plan_redundancy
+from qscope.recipes.plan_synthesis import plan_synthesis
 from qscope.recipes.plan_words import bytes_text as _size
 from qscope.recipes.plan_words import ranges as _ranges
 from qscope.recipes.plan_words import text_fact as _text
@@ -64,6 +65,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = estimate.planned
     elif task == "bench_redundancy":
         estimate = plan_redundancy(experiment.bench_redundancy, shape, Path(runs_folder))
+        result = estimate.planned
+    elif task == "synthesize":
+        estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
         result = estimate.planned
     else:
         raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")
@@ -309,6 +313,8 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:
         return f"Name fewer layers in {task}.layers, or lower {task}.model_batch_tokens."
+    if task == "synthesize":
+        return "Lower synthesize.model_batch_tokens, name fewer layers, or let fewer texts be written side by side."
     if task != "train_sae":
         return "Lower eval_sae.model_batch_tokens."
     layers = select_layers(experiment.train_sae.layers, shape.n_layers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,22 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     # Arrays and numbers of numpy, without an import of it here.
     return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces `path` by a table with a header, also without rows, in one step; what is missing or NaN is an empty
+    cell."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(plain(row) for row in rows)
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces `path` by one line of JSON for each row, in one step; see :func:`plain` for what JSON cannot hold."""
+    # Half a character, which no UTF-8 file holds, becomes JSON's escape of it.
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def write_message(path: Path, message: Message) -> None:

@@ -41,6 +41,11 @@ class Ledger:
         """The answer to a question, None when there is none yet."""
         return self._known.get(key)
 
+    def values(self) -> list[Any]:
+        """All answers, in the order in which they came."""
+        with self._lock:
+            return list(self._known.values())
+
     def put(self, key: str, value: Any) -> None:
         """Keeps an answer; of two to the same question the first, so that no reader of the file ever sees both.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import replace
@@ -14,22 +13,13 @@ from qscope.errors import UserError
 from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.suite import Ending, measure
 from qscope.recipes import plan as module
-from qscope.recipes.bench_redundancy import Items, warnings_of, write_table
+from qscope.recipes.bench_redundancy import Items, warnings_of
 from qscope.recipes.plan import plan
 from qscope.runs import violations
 from qscope.sae import formats
 from qscope.v1.experiment_pb2 import Experiment
 
 END = Ending("?", 1.0)
-
-
-def test_a_table_has_its_header_without_rows_and_empty_cells_for_what_is_missing(tmp_path):
-    write_table(tmp_path / "none.csv", ("a", "b"), [])
-    assert (tmp_path / "none.csv").read_text().splitlines() == ["a,b"]
-    # The first row may be the one that lacks a column.
-    write_table(tmp_path / "some.csv", ("a", "b"), [{"a": 1, "b": math.nan}, {"b": 3}, {"a": 2, "b": 3}])
-    with (tmp_path / "some.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [{"a": "1", "b": ""}, {"a": "", "b": "3"}, {"a": "2", "b": "3"}]
 
 
 def test_items_without_features_are_told_apart_by_their_cause():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 
 import numpy as np
 import pytest
 
-from qscope.runs.files import plain, write_json
+from qscope.runs.files import plain, write_csv, write_json, write_jsonl
 
 
 def test_what_json_cannot_hold_becomes_null_or_a_list(tmp_path):
@@ -36,3 +37,20 @@ def test_what_json_holds_stays_as_it_is():
     given = {"a": [1, True, None, "ü", 0.5], "b": {"c": {}}}
     assert plain(given) == given
     assert plain(np.float32(0.5)) == 0.5
+
+
+def test_a_table_has_its_header_without_rows_and_empty_cells_for_what_is_missing(tmp_path):
+    write_csv(tmp_path / "none.csv", ("a", "b"), [])
+    assert (tmp_path / "none.csv").read_text().splitlines() == ["a,b"]
+    # The first row may be the one that lacks a column.
+    write_csv(tmp_path / "some.csv", ("a", "b"), [{"a": 1, "b": math.nan}, {"b": 3}, {"a": 2, "b": 3}])
+    with (tmp_path / "some.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{"a": "1", "b": ""}, {"a": "", "b": "3"}, {"a": "2", "b": "3"}]
+
+
+def test_lines_are_json_whatever_they_hold(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [{"a": math.nan, "b": np.float32(0.5)}, {"text": "half \ud800, line\u2028, 文件"}])
+    first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1])
+    assert first == {"a": None, "b": 0.5}
+    assert second == {"text": "half \ud800, line\u2028, 文件"}

@@ -22,6 +22,8 @@ const starts: Record<Task, string> = {
   steer: 'model: embedded\nsteer: {steering: {edits: [{layers: [3], features: [0]}]}}\n',
   bench_redundancy:
     'model: embedded\nbench_redundancy: {sae: latest, benchmarks: [{name: german, source: embedded-heldout, where: language=de}]}\n',
+  synthesize:
+    'model: embedded\nsynthesize: {sae: latest, seed_data: {source: embedded, where: language=en, limit: 500}, reference: {source: embedded-heldout, limit: 500}}\n',
 };
 
 /** The tasks that have a template, by the word `config init` knows them by. */

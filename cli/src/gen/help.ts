@@ -849,4 +849,209 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    shard_items: 2048             Items in one shard, the unit of writing and of\n" +
     "                                  resuming; items of like length share a pass\n" +
     "                                  within it\n",
+  "synthesize":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  synthesize:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    targets:\n" +
+    "      features: []                Features, each as LAYER/FEATURE, for example\n" +
+    "                                  [3/1017, 5/88]\n" +
+    "      feature_set: \"\"             Run of features contrast, language or\n" +
+    "                                  repetition, or its features.json\n" +
+    "      explanations: \"\"            Run of features explain, or its\n" +
+    "                                  explanations.json: labels, their scores and\n" +
+    "                                  contexts\n" +
+    "      min_score: 0                Explanations: lowest balanced accuracy of a\n" +
+    "                                  label on held-out windows; 0 takes all\n" +
+    "      words: []                   Only features whose label holds one of these\n" +
+    "                                  words\n" +
+    "      topic: \"\"                   Only features whose label the endpoint finds\n" +
+    "                                  relevant to this topic, for example safety\n" +
+    "      relevance: 0.5              Lowest relevance to the topic, between 0 and 1\n" +
+    "                                  (tau of the paper)\n" +
+    "      min_texts: 2                Every feature of the reference: texts it must\n" +
+    "                                  fire in\n" +
+    "      max_share: 0.5              Every feature of the reference: largest share\n" +
+    "                                  of the texts it may fire in\n" +
+    "      limit: 0                    Features at most: those of the highest score,\n" +
+    "                                  of a reference any at random; 0 takes all\n" +
+    "      weak_share: 0               Also write for features that fire in less than\n" +
+    "                                  this share of the seed texts; 0: only for\n" +
+    "                                  those that fire in none\n" +
+    "    seed_data:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
+    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst\n" +
+    "      prompt: \"\"                  The text of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Texts left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Texts at most; 0 takes all\n" +
+    "    reference:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
+    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst\n" +
+    "      prompt: \"\"                  The text of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Texts left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Texts at most; 0 takes all\n" +
+    "    natural:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
+    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst\n" +
+    "      prompt: \"\"                  The text of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Texts left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Texts at most; 0 takes all\n" +
+    "    layers: []                    Layers looked at where no features are named;\n" +
+    "                                  empty means every layer that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    context: 512                  Tokens of a text at most; longer ones lose\n" +
+    "                                  their end\n" +
+    "    bad_rows: skip                Rows that cannot be used: skip (counted and\n" +
+    "                                  listed) or refuse\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    threshold: 0                  A feature fires in a text where its largest\n" +
+    "                                  activation exceeds this\n" +
+    "    writer: templates             Who writes: templates, local (a model on this\n" +
+    "                                  machine), endpoint (a chat server), none\n" +
+    "                                  (questions only)\n" +
+    "    endpoint:\n" +
+    "      url: \"\"                     Base URL of an OpenAI-compatible server, for\n" +
+    "                                  example http://localhost:8000/v1\n" +
+    "      model: \"\"                   Name of the model on that server\n" +
+    "      api_key_variable: \"\"        Environment variable that holds the key (never\n" +
+    "                                  the key itself); empty for a server without\n" +
+    "                                  keys\n" +
+    "      max_tokens: 512             Longest answer in tokens; models that think\n" +
+    "                                  aloud need more\n" +
+    "      temperature: 0              Sampling temperature\n" +
+    "      concurrency: 8              Questions under way at once\n" +
+    "      timeout_seconds: 120        Longest wait for one answer, in seconds\n" +
+    "      input_price: 0              Price of a million tokens sent; 0 leaves the\n" +
+    "                                  cost out\n" +
+    "      output_price: 0             Price of a million tokens written, in the same\n" +
+    "                                  currency\n" +
+    "    local:\n" +
+    "      model: \"\"                   embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id; empty takes the experiment's model\n" +
+    "      format:\n" +
+    "        chat: false               Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "        system: \"\"                System turn of a chat prompt\n" +
+    "        thinking: off             Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "      sampling:\n" +
+    "        temperature: 0.8          Sampling temperature; 0 takes the most likely\n" +
+    "                                  token\n" +
+    "        top_p: 1                  Smallest set of tokens whose probabilities\n" +
+    "                                  reach this sum\n" +
+    "        top_k: 0                  Most likely tokens kept; 0 keeps all\n" +
+    "        max_tokens: 64            Tokens generated at most\n" +
+    "        stop: []                  Texts that end a generation; they are not part\n" +
+    "                                  of it\n" +
+    "        ignore_end: false         Go on after an end token, to max_tokens\n" +
+    "      steer: 0                    Steer towards the feature while writing, in\n" +
+    "                                  median residual norms; 0 does not (only the\n" +
+    "                                  experiment's model; checks read the text\n" +
+    "                                  unsteered)\n" +
+    "      start_tokens: 8             Tokens before the peak of a context that a\n" +
+    "                                  text begins with, without chat\n" +
+    "      batch_rows: 32              Texts written side by side\n" +
+    "    templates: [\"{context}\", \"What does this mean: {before}\", \"Tell me about {tokens}.\"]\n" +
+    "                                  Templates: {context} (an excerpt in which the\n" +
+    "                                  feature fires), {before} (up to its peak),\n" +
+    "                                  {token}, {tokens}, {label}\n" +
+    "    purpose: a message that somebody sends to a chat assistant\n" +
+    "                                  What is written, in words for the writer\n" +
+    "    per_feature: 2                Texts for each missing feature\n" +
+    "    attempts: 4                   Tries for each text, the first included\n" +
+    "    limit: 0                      Texts kept at most, rewrites apart; 0 sets no\n" +
+    "                                  limit (features that no kept text covers come\n" +
+    "                                  first)\n" +
+    "    max_overlap: 1                A text whose fired features overlap with a\n" +
+    "                                  kept one's by at least this (Jaccard) is a\n" +
+    "                                  duplicate; 1: exactly the same set\n" +
+    "    shown: 6                      Contexts of a feature that a writer is shown\n" +
+    "    before: 24                    Tokens of a context before the one with the\n" +
+    "                                  largest activation\n" +
+    "    after: 8                      Tokens after it\n" +
+    "    styles: []                    Adversarial rewrites of every kept text, each\n" +
+    "                                  checked like it\n" +
+    "    same_meaning: false           Have the endpoint drop rewrites that no longer\n" +
+    "                                  ask for the same\n" +
+    "    risk: benign                  Prompts are benign (responses help), harmful\n" +
+    "                                  (responses refuse and offer a safe way), or\n" +
+    "                                  judged by the endpoint\n" +
+    "    responses: none               Responses: none (rows hold the prompt alone),\n" +
+    "                                  template (a fixed text), writer (endpoint, or\n" +
+    "                                  local with chat)\n" +
+    "    refusal: I cannot help with that, because it could hurt someone. I can help you find a safe way to what you need, or people to talk to.\n" +
+    "                                  Response to a harmful prompt, with responses:\n" +
+    "                                  template\n" +
+    "    help: \"Here is what I can say about that: {prompt}\"\n" +
+    "                                  Response to a benign prompt, with responses:\n" +
+    "                                  template; {prompt} is the prompt\n" +
+    "    random_baseline: true         Have the writer write as many texts without a\n" +
+    "                                  target, for comparison (as many requests\n" +
+    "                                  again)\n" +
+    "    draws: 100                    Random orders behind the spread of the\n" +
+    "                                  compared curves\n",
 };

@@ -32,6 +32,10 @@ const STYLES: Readonly<Record<string, Style>> = {
   loss: { label: 'loss', format: 'significant' },
   aux_loss: { label: 'aux loss', format: 'significant' },
   grad_norm: { label: 'gradient', format: 'significant' },
+  texts_tried: { label: 'tried', format: 0 },
+  texts_kept: { label: 'kept', format: 0 },
+  output_tokens: { label: 'tokens', format: 0 },
+  cost: { label: 'cost', format: 2 },
 };
 
 /** Metrics of the evaluation carry this prefix. */

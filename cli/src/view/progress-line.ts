@@ -11,7 +11,7 @@ export interface Field {
 /**
  * Metrics of the live line, most telling first. L0 is last because a TopK SAE's is its k.
  */
-const LIVE_METRICS = ['fvu', 'dead_share', 'l0'];
+const LIVE_METRICS = ['fvu', 'dead_share', 'l0', 'texts_tried', 'output_tokens', 'cost'];
 const BAR_WIDTHS = [10, 8, 6, 4];
 
 /**

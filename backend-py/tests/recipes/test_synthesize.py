@@ -1,0 +1,476 @@
+"""``qscope synthesize`` from experiment to artifacts, on the embedded model: every number told is counted again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from google.protobuf import json_format
+
+from qscope.embedded import heldout_text_path
+from qscope.errors import UserError
+from qscope.evaluation.items import read_benchmark
+from qscope.features.files import save_features
+from qscope.models import capture_residuals, load_model
+from qscope.recipes.plan import plan
+from qscope.runs import RunFolder, tail, violations
+from qscope.runs.context import RunStopped
+from qscope.runs.files import write_message
+from qscope.sae import formats
+from qscope.sae.topk import dense_codes
+from qscope.v1.experiment_pb2 import Experiment
+from qscope.v1.explain_pb2 import Explanation, ExplanationSet
+from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, ModelRecord, SaeRecord
+from qscope.v1.model_pb2 import ModelOptions
+
+LAYER, CONTEXT = 4, 24
+ROWS = {"source": "embedded-heldout", "limit": 12}
+SAMPLING = {"temperature": 0.8, "top_p": 1, "max_tokens": 12}
+FORM = {"thinking": "THINKING_OFF"}
+TASK: dict[str, Any] = {
+    "layers": [LAYER],
+    "seed_data": {**ROWS, "where": "language=en", "limit": 3},
+    "reference": {"source": "embedded-heldout", "skip": 20, "limit": 40},
+    "natural": {"source": "embedded-heldout", "skip": 60, "limit": 30},
+    "targets": {"min_texts": 2, "max_share": 0.5, "limit": 20, "relevance": 0.5},
+    "masks": {"skip_first_token": True, "skip_special_tokens": True},
+    "context": CONTEXT,
+    "bad_rows": "BAD_ROWS_SKIP",
+    "model_batch_tokens": 1024,
+    "writer": "SYNTHESIS_WRITER_TEMPLATES",
+    "templates": ["{context}", "Say: {before}"],
+    "purpose": "a question",
+    "per_feature": 1,
+    "attempts": 3,
+    "max_overlap": 1.0,
+    "shown": 3,
+    "before": 10,
+    "after": 3,
+    "risk": "PROMPT_RISK_BENIGN",
+    "responses": "RESPONDER_TEMPLATE",
+    "refusal": "No.",
+    "help": "Yes: {prompt}",
+    "random_baseline": True,
+    "draws": 5,
+}
+ENDPOINT = {"model": "m", "max_tokens": 64, "temperature": 0.8, "concurrency": 2, "timeout_seconds": 5}
+
+
+@pytest.fixture
+def experiment(sae_folder) -> Callable[..., Experiment]:
+    def make(**changes: Any) -> Experiment:
+        fields = {"sae": str(sae_folder), **TASK, **changes}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        whole = {"name": "x", "model": "embedded", "model_options": {"precision": "PRECISION_FLOAT32"}}
+        compute = {"device": "DEVICE_CPU", "threads": 1}
+        made = json_format.ParseDict({**whole, "compute": compute, "synthesize": fields}, Experiment())
+        assert violations(made) == []
+        return made
+
+    return make
+
+
+class Counter:
+    """Counts by hand: dense codes of each text, run by itself."""
+
+    def __init__(self, sae_folder: Path) -> None:
+        self._loaded = load_model("embedded", ModelOptions())
+        self._sae = formats.load(sae_folder, [LAYER])[LAYER]
+
+    def peaks(self, text: str) -> torch.Tensor:
+        ids = self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:CONTEXT]
+        x_TD = capture_residuals(self._loaded, [LAYER], torch.tensor([ids]))[LAYER][0].float()
+        z_TF = dense_codes(*self._sae.encode(x_TD), self._sae.d_sae)
+        z_TF[0] = 0
+        return z_TF.amax(0)
+
+    def fires(self, texts: list[str]) -> set[int]:
+        return {int(f) for text in texts for f in (self.peaks(text) > 0).nonzero()[:, 0]}
+
+
+@pytest.fixture(scope="module")
+def counter(sae_folder) -> Counter:
+    return Counter(sae_folder)
+
+
+def lines(folder: RunFolder, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.artifacts / name).read_text().splitlines()]
+
+
+def summary(folder: RunFolder) -> dict[str, Any]:
+    return json.loads((folder.artifacts / "synthesis.json").read_text())
+
+
+def table(folder: RunFolder, name: str) -> list[dict[str, str]]:
+    with (folder.artifacts / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def texts_of(source: Path, skip: int, limit: int, where: str = "") -> list[str]:
+    items = read_benchmark("x", str(source), where=where, limit=skip + limit).items
+    return [item.prompt for item in items[skip:]]
+
+
+def test_every_number_is_what_counting_by_hand_gives(experiment, run, counter) -> None:
+    folder = run(experiment())
+    found, rows, rejected = summary(folder), lines(folder, "synthetic.jsonl"), lines(folder, "rejected.jsonl")
+    targets = {int(row["target"].split("/")[1]) for row in table(folder, "targets.csv")}
+    seeds = counter.fires(texts_of(heldout_text_path(), 0, 3, "language=en"))
+    assert found["targets"] == len(targets) == 20
+    assert found["missing"] == len(targets - seeds) > 5
+    assert found["coverage"]["seed"] == pytest.approx(len(targets & seeds) / 20)
+
+    # What is called verified fires, as strongly as it says; what is called silent does not.
+    assert rows
+    assert len(rows) == found["rows"] == found["filled"]
+    for row in rows:
+        peak_F = counter.peaks(row["messages"][0]["content"])
+        assert row["metadata"]["verified"] is True
+        assert row["metadata"]["activation"] == pytest.approx(float(peak_F[row["metadata"]["feature"]]), rel=1e-3)
+        assert row["metadata"]["activation"] > 0
+        assert row["metadata"]["token"].strip() in row["messages"][0]["content"]
+        assert row["messages"][1] == {"role": "assistant", "content": f"Yes: {row['messages'][0]['content']}"}
+    for row in rejected:
+        if row["reason"] == "feature silent":
+            assert float(counter.peaks(row["text"])[row["metadata"]["feature"]]) == 0
+    assert sum(found["rejected"].values()) == len(rejected)
+    assert found["tries"] == len(rows) + len(rejected)
+
+    # Eq. 23, row by row.
+    curve = table(folder, "coverage.csv")
+    seen = set(seeds)
+    for size, row in enumerate(curve):
+        assert int(row["texts"]) == size
+        assert float(row["targeted"]) == pytest.approx(len(seen & targets) / 20)
+        if size < len(rows):
+            seen |= counter.fires([rows[size]["messages"][0]["content"]])
+    assert found["coverage"]["targeted"] == pytest.approx(len(seen & targets) / 20)
+
+    # The baselines at the same budget.
+    written = [row["text"] for row in lines(folder, "random.jsonl")]
+    assert len(written) == len(rows) == found["coverage"]["random"]["texts"]
+    covered = counter.fires(written) | seeds
+    assert found["coverage"]["random"]["coverage"] == pytest.approx(len(covered & targets) / 20)
+    natural = [counter.fires([text]) for text in texts_of(heldout_text_path(), 60, 30)]
+    # Texts drawn n of 30: a target in m of them is missed by C(30 - m, n) / C(30, n).
+    expected = 0.0
+    for target in targets - seeds:
+        missed = 1.0
+        holders = sum(target in one for one in natural)
+        for drawn in range(len(rows)):
+            missed *= max(0, 30 - holders - drawn) / (30 - drawn)
+        expected += 1 - missed
+    expected = (expected + len(targets & seeds)) / 20
+    assert found["coverage"]["natural"]["coverage"] == pytest.approx(expected)
+
+
+def test_artifacts_and_lines(experiment, run) -> None:
+    folder = run(experiment(styles=[{"name": "politeness"}]))
+    announced = {
+        event.artifact.path.removeprefix("artifacts/") for event in tail(folder.events) if event.HasField("artifact")
+    }
+    assert announced == {
+        "synthetic.jsonl",
+        "rejected.jsonl",
+        "synthesis.json",
+        "targets.csv",
+        "coverage.csv",
+        "faults.csv",
+        "random.jsonl",
+        "report.json",
+    }
+    told = "\n".join(event.log.text for event in tail(folder.events) if event.HasField("log"))
+    assert "with targeted texts" in told
+    assert all(len(line) <= 80 for line in told[told.index("wanted features") :].splitlines())
+    styles = summary(folder)["rows_by_style"]
+    assert set(styles) == {"vanilla", "politeness"}
+    assert styles["politeness"] <= styles["vanilla"]
+    rows = {row["metadata"]["slot"]: row for row in lines(folder, "synthetic.jsonl")}
+    for row in rows.values():
+        parent = row["metadata"]["rewrite_of"]
+        if parent:
+            assert rows[parent]["messages"][0]["content"] in row["messages"][0]["content"]
+            assert row["metadata"]["feature"] == rows[parent]["metadata"]["feature"]
+
+
+def test_two_runs_are_equal_and_another_seed_is_not(experiment, run) -> None:
+    one, two = (lines(run(experiment()), "synthetic.jsonl") for _ in range(2))
+    assert one == two
+    other = experiment()
+    other.seed = 5
+    assert lines(run(other), "synthetic.jsonl") != one
+
+
+class StopAfter:
+    """Says to stop from the n-th time it is asked on."""
+
+    def __init__(self, polls: int) -> None:
+        self._left = polls
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def test_a_local_model_writes_and_a_stopped_run_ends_like_another(experiment, run) -> None:
+    local = {"sampling": SAMPLING, "format": FORM, "steer": 0.4, "start_tokens": 4, "batch_rows": 4}
+    targets = {**TASK["targets"], "limit": 8}
+    settings = {"writer": "SYNTHESIS_WRITER_LOCAL", "local": local, "responses": "RESPONDER_NONE"}
+    given = experiment(**settings, targets=targets)
+    calm = run(given)
+    rows = lines(calm, "synthetic.jsonl")
+    assert rows
+    assert all(len(row["messages"]) == 1 for row in rows)
+    usage = summary(calm)["usage"]
+    assert usage["output_tokens"] > 0
+    assert usage["answers"] >= len(rows)
+
+    folder, stops = RunFolder.create(calm.path.parent, given, "stopped"), 0
+    for polls in (4, 9, 30, 60, 100, 10_000):
+        try:
+            run(given, folder, StopAfter(polls))
+            break
+        except RunStopped:
+            stops += 1
+    assert stops > 2
+    for name in ("synthetic.jsonl", "rejected.jsonl", "random.jsonl", "ledger.jsonl", "coverage.csv"):
+        assert (folder.artifacts / name).read_bytes() == (calm.artifacts / name).read_bytes()
+
+
+def test_nobody_writes_questions_only(experiment, run) -> None:
+    folder = run(experiment(writer="SYNTHESIS_WRITER_NONE"))
+    rows = lines(folder, "prompts.jsonl")
+    assert rows
+    assert all([m["role"] for m in row["messages"]] == ["system", "user"] for row in rows)
+    assert all("<<" in row["messages"][1]["content"] for row in rows)
+    assert not (folder.artifacts / "synthetic.jsonl").exists()
+
+
+def test_nothing_missing_is_no_failure(experiment, run) -> None:
+    rows = {"source": "embedded-heldout", "skip": 20, "limit": 40}
+    folder = run(experiment(seed_data=rows))
+    found = summary(folder)
+    assert (found["missing"], found["rows"], found["coverage"]["seed"]) == (0, 0, 1.0)
+    assert lines(folder, "synthetic.jsonl") == []
+
+
+# -- a chat server ---------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """Stands for a language model: copies an excerpt where asked to write, judges by words, and has bad days."""
+
+    def __init__(self, faults: bool = False, fail_after: int = 1 << 30) -> None:
+        self.asked: list[str] = []
+        self._faults, self.fail_after, self.failures = faults, fail_after, 0
+
+    def __call__(self, request: dict, _: dict) -> tuple[int, dict, object]:
+        system, user = (message["content"] for message in request["messages"])
+        self.asked.append(f"{system}\n{user}")
+        count = len(self.asked)
+        if count > self.fail_after:
+            self.failures += 1
+            return 401, {}, b"out of money"
+        if self._faults:
+            trouble = {
+                1: (429, {"retry-after": "0"}, b"later"),
+                2: (500, {}, b"broken"),
+                3: (200, {"content-length": "4000"}, b'{"choices": ['),
+                4: (200, {}, b"<html>not json"),
+            }
+            if count % 9 in trouble:
+                return trouble[count % 9]
+        usage = {"prompt_tokens": 10, "completion_tokens": 2}
+        message = {"role": "assistant", "content": self._said(system, user, count)}
+        return 200, {}, {"choices": [{"message": message}], "usage": usage}
+
+    def _said(self, system: str, user: str, count: int) -> str:
+        if "how relevant" in system:
+            return "0.9" if "keep" in user else "0.1"
+        if "judge prompts" in system:
+            return "harmful" if count % 2 else "benign"
+        if "a rewrite of it" in system:
+            return "yes"
+        if "careful assistant" in system:
+            return "I can’t help with that. Ask a doctor instead."
+        if "helpful assistant" in system:
+            return "Gladly."
+        if "rewrite a prompt" in system:
+            return "Please: " + user.splitlines()[0].removeprefix("Prompt: ")
+        if count % 5 == 0:
+            return "I'm sorry, I can't write that."
+        excerpts = [line.split(". ", 1)[1] for line in user.splitlines() if line[:1].isdigit() and ". " in line]
+        # Something new each time, as a model does, so that equal texts are no matter of chance.
+        return excerpts[len(user) % len(excerpts)].replace("<<", "").replace(">>", "")
+
+
+def endpoint_task(url: str, **more: Any) -> dict[str, Any]:
+    return {
+        "writer": "SYNTHESIS_WRITER_ENDPOINT",
+        "endpoint": {**ENDPOINT, "url": f"{url}/v1", "input_price": 1.0, "output_price": 5.0},
+        "risk": "PROMPT_RISK_JUDGED",
+        "responses": "RESPONDER_WRITER",
+        "styles": [{"name": "fiction"}],
+        "same_meaning": True,
+        **more,
+    }
+
+
+@pytest.fixture
+def no_waits(monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def test_a_server_with_faults_writes_judges_and_responds(experiment, run, http_server, no_waits, counter) -> None:
+    script = Script(faults=True)
+    folder = run(experiment(**endpoint_task(http_server(script))))
+    found, rows = summary(folder), lines(folder, "synthetic.jsonl")
+    assert rows
+    for row in rows:
+        peak_F = counter.peaks(row["messages"][0]["content"])
+        assert float(peak_F[row["metadata"]["feature"]]) == pytest.approx(row["metadata"]["activation"], rel=1e-3)
+        response, risk = row["messages"][1]["content"], row["metadata"]["risk"]
+        assert response == ("I can’t help with that. Ask a doctor instead." if risk == "harmful" else "Gladly.")
+    assert {row["metadata"]["risk"] for row in rows} == {"harmful", "benign"}
+    assert found["rejected"]["writer refused"] > 0
+    faults = found["usage"]["faults_of_this_attempt"]
+    assert {"status 429", "status 500", "connection lost", "garbage"} == set(faults)
+    # Every request that was answered well is paid for, and no other.
+    assert found["usage"]["answers"] == found["usage"]["requests_of_this_attempt"] - sum(faults.values())
+    assert found["usage"]["input_tokens"] == 10 * found["usage"]["answers"]
+    assert found["usage"]["cost"] == pytest.approx(found["usage"]["answers"] * (10 * 1.0 + 2 * 5.0) / 1e6)
+    texts = [row["messages"][0]["content"] for row in rows]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("after", [3, 12, 30])
+def test_a_run_that_fails_midway_pays_for_nothing_twice(experiment, run, http_server, no_waits, after) -> None:
+    script = Script(fail_after=after)
+    endpoint = {**ENDPOINT, "url": f"{http_server(script)}/v1", "concurrency": 1}
+    given = experiment(**endpoint_task("", endpoint=endpoint))
+    calm_script = Script()
+    calm_endpoint = {**ENDPOINT, "url": f"{http_server(calm_script)}/v1", "concurrency": 1}
+    calm = run(experiment(**endpoint_task("", endpoint=calm_endpoint)))
+    folder = RunFolder.create(calm.path.parent, given, f"failing-{after}")
+    with pytest.raises(UserError) as caught:
+        run(given, folder)
+    assert caught.value.reason == "CHAT_SERVER_REFUSED"
+    assert len((folder.artifacts / "answers.jsonl").read_text().splitlines()) == after
+    script.fail_after = 1 << 30
+    paid = len(script.asked) - script.failures
+    run(given, folder)
+    answers = lines(folder, "answers.jsonl")
+    assert len(script.asked) - script.failures == len(answers), "every answer was asked for once"
+    assert len({row["key"] for row in answers}) == len(answers)
+    assert paid == after
+    usage = summary(folder)["usage"]
+    # What the first attempt paid for is still counted, though verdicts built on it need no answer any more.
+    assert (usage["of_them_from_before"], usage["answers"]) == (after, len(answers))
+    assert usage["input_tokens"] == 10 * len(answers)
+    ledger = lines(folder, "ledger.jsonl")
+    assert len({row["key"] for row in ledger}) == len(ledger)
+    texts = [row["messages"][0]["content"] for row in lines(folder, "synthetic.jsonl")]
+    assert texts
+    assert len(set(texts)) == len(texts)
+
+
+def records(sae_folder: Path) -> list[SaeRecord]:
+    from qscope.features.encoders import load_encoders, sae_record
+
+    loaded = load_model("embedded", ModelOptions())
+    saes = load_encoders(sae_folder, [1, LAYER], loaded.facts, device=torch.device("cpu"))
+    return [sae_record(sae) for sae in saes.values()]
+
+
+def explanations(tmp_path: Path, sae_folder: Path) -> Path:
+    found = ExplanationSet(model="embedded", sae_records=records(sae_folder))
+    for feature in range(6):
+        label = f"keep {feature}" if feature % 2 else f"other {feature}"
+        found.explanations.append(
+            Explanation(layer=LAYER, feature=feature, label=label, balanced_accuracy=0.5 + feature / 10)
+        )
+    write_message(tmp_path / "explanations.json", found)
+    return tmp_path / "explanations.json"
+
+
+def test_targets_by_score_words_and_topic(experiment, run, http_server, no_waits, tmp_path, sae_folder) -> None:
+    path = explanations(tmp_path, sae_folder)
+
+    def chosen(**targets: Any) -> list[str]:
+        base = {"explanations": str(path), "relevance": 0.5, "min_texts": 2, "max_share": 0.5}
+        more = endpoint_task(http_server(Script()), targets={**base, **targets})
+        return [row["target"] for row in table(run(experiment(**more)), "targets.csv")]
+
+    assert chosen(min_score=0.75) == [f"{LAYER}/{f}" for f in (5, 4, 3)]
+    assert chosen(words=["KEEP"]) == [f"{LAYER}/{f}" for f in (5, 3, 1)]
+    assert sorted(chosen(topic="safety")) == [f"{LAYER}/{f}" for f in (1, 3, 5)]
+    assert chosen(min_score=0.75, limit=1) == [f"{LAYER}/5"]
+    assert chosen(features=[f"{LAYER}/0"], words=["keep 5"]) == [f"{LAYER}/0", f"{LAYER}/5"]
+
+
+def test_targets_of_a_contrast(experiment, run, tmp_path, sae_folder) -> None:
+    found = FeatureSet(kind="contrast", model="embedded", model_record=ModelRecord(name="embedded"))
+    found.sae_records.extend(records(sae_folder))
+    found.entries.extend(FeatureEntry(layer=LAYER, feature=feature, score=feature, label="x") for feature in (3, 9))
+    save_features(found, tmp_path)
+    targets = {**TASK["targets"], "feature_set": str(tmp_path)}
+    folder = run(experiment(targets=targets))
+    assert [row["target"] for row in table(folder, "targets.csv")] == [f"{LAYER}/9", f"{LAYER}/3"]
+    found.sae_records[1].fingerprint = "0" * 32
+    save_features(found, tmp_path)
+    with pytest.raises(UserError) as caught:
+        run(experiment(targets=targets))
+    assert caught.value.reason == "FEATURES_OF_ANOTHER_SAE"
+
+
+def named(**targets: Any) -> dict[str, Any]:
+    return {"targets": {**TASK["targets"], **targets}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        (named(features=["9/1"]), "SAE_LAYER_MISSING", "synthesize.targets"),
+        (named(features=["3/1"]), "SAE_LAYER_MISSING", "synthesize.targets"),
+        (
+            {"targets": {**TASK["targets"], "features": ["4/999"]}},
+            "FEATURE_OUT_OF_RANGE",
+            "synthesize.targets.features",
+        ),
+        (named(min_texts=41), "NO_TARGETS", "synthesize.reference"),
+        (
+            {"targets": {**TASK["targets"], "explanations": "nowhere/x"}},
+            "EXPLANATIONS_NOT_FOUND",
+            "synthesize.targets.explanations",
+        ),
+        ({"templates": ["{nothing}"]}, "TEMPLATE_COLUMN", "synthesize.templates[0]"),
+        ({"styles": [{"name": "unheard_of"}]}, "STYLE_UNKNOWN", "synthesize.styles[0].name"),
+        ({"seed_data": {"source": "none.jsonl"}}, "TEXT_NOT_FOUND", "synthesize.seed_data.source"),
+        ({"seed_data": {"source": "embedded-heldout", "limit": 1, "prompt": "{z}"}}, "BENCHMARK_EMPTY", None),
+        (
+            {
+                "writer": "SYNTHESIS_WRITER_LOCAL",
+                "local": {"model": "elsewhere", "steer": 1, "sampling": SAMPLING, "batch_rows": 1, "start_tokens": 1},
+            },
+            "WRITER_NOT_STEERABLE",
+            "synthesize.local.steer",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_at_their_place(experiment, run, changes, reason, field) -> None:
+    with pytest.raises(UserError) as caught:
+        run(experiment(**changes))
+    assert caught.value.reason == reason, str(caught.value)
+    assert field is None or caught.value.field == field
+
+
+def test_the_plan_counts_texts_and_says_who_writes(experiment, tmp_path) -> None:
+    facts = {fact.name: fact.value for fact in plan(experiment(), str(tmp_path), timed=False).facts}
+    assert facts["seed data"].startswith("3 texts")
+    assert facts["reference"].startswith("40 texts")
+    assert facts["writer"] == "2 templates"
