@@ -66,6 +66,8 @@ class Outcome:
         drawn, pools, needed: of ``random`` and ``natural``: coverage of n drawn texts, texts there are, and how many of
             them reach the coverage of the whole data set (None: all of them do not).
         tokens: of a text, mean, by curve.
+        equal_tokens: of ``random`` and ``natural``: texts that have as many tokens as the data set (all of them where
+            they have fewer), their coverage and its spread.
         unverified: coverage of the first tries, checked or not, at the same budget.
         seed_coverage: coverage of the seed data set alone.
         reasons: how often a text was not kept, by reason.
@@ -89,6 +91,7 @@ class Outcome:
     pools: dict[str, int] = field(default_factory=dict)
     needed: dict[str, int | None] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
+    equal_tokens: dict[str, tuple[int, float, float]] = field(default_factory=dict)
     unverified: float = math.nan
     seed_coverage: float = math.nan
     reasons: Counter[str] = field(default_factory=Counter)
@@ -247,6 +250,7 @@ def summary(task: Synthesize, opened: Opened, outcome: Outcome) -> dict[str, Any
                 "sd": found[2],
                 "pool": outcome.pools[name],
                 "tokens_a_text": outcome.tokens[name],
+                "at_equal_tokens": dict(zip(("texts", "coverage", "sd"), outcome.equal_tokens[name], strict=True)),
                 "texts_to_reach_targeted": outcome.needed[name],
             }
     slots = [outcome.slots[one.slot] for one in outcome.dataset]
@@ -307,6 +311,7 @@ def synthesis_lines(outcome: Outcome) -> list[str]:
             needed = outcome.needed[name]
             says = f"{needed:,}" if needed is not None else f">{outcome.pools[name]:,}"
             lines.append(_line(title, *found, says, tokens=outcome.tokens[name]))
+            lines.append(_line("  by as many tokens", *outcome.equal_tokens[name]))
     lines.append("tokens: of a text; spread: sd over draws; needed: to cover what is targeted")
     kept = len(outcome.verdicts) and rows / len(outcome.verdicts)
     lines.append(f"{rows:,} rows kept of {len(outcome.verdicts):,} texts tried ({kept:.0%})")
@@ -372,6 +377,9 @@ def _facts(outcome: Outcome) -> pb.ReportSection:
             needed = outcome.needed[name]
             says = f"{needed:,}" if needed is not None else f"more than the {outcome.pools[name]:,} there are"
             facts.append((f"{_TITLES[name]} texts for the same coverage", says))
+    for name, (count, covered, sd) in outcome.equal_tokens.items():
+        says = f"{covered:.1%}{f' ± {sd:.1%}' if sd else ''} ({count:,} texts)"
+        facts.append((f"coverage by as many tokens of {_TITLES[name]} text", says))
     for name, mean in outcome.tokens.items():
         facts.append((f"tokens of {_TITLES.get(name, name)} texts", f"{mean:.1f} in the mean"))
     facts += [tuple(line.split(": ", 1)) for line in _usage_lines(outcome)]

@@ -302,6 +302,10 @@ def _compare(context: RunContext, task: Synthesize, material: Material, outcome:
         tokens = outcome.natural_tokens if name == "natural" else [one.tokens for one in outcome.random]
         outcome.tokens[name] = float(np.mean(tokens))
         outcome.needed[name] = texts_needed(targets, pool, float(in_order[-1]))
+        # Texts differ in length, and a longer one fires more: the same comparison by tokens.
+        alike = round(budget * outcome.tokens.get("targeted", 0.0) / max(1.0, outcome.tokens[name]))
+        equal = coverage_of_draws(targets, pool, [min(alike, len(pool))], draws=task.draws, seed=seed)
+        outcome.equal_tokens[name] = (int(equal.size_S[0]), float(equal.mean_S[0]), float(equal.sd_S[0]))
     outcome.reasons = reasons(outcome.verdicts)
     for response in outcome.responses:
         if response.reason:

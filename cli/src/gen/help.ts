@@ -1015,7 +1015,7 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      start_tokens: 8             Tokens before the peak of a context that a\n" +
     "                                  text begins with, without chat\n" +
     "      batch_rows: 32              Texts written side by side\n" +
-    "    templates: [\"{context}\", \"What does this mean: {before}\", \"Tell me about {tokens}.\"]\n" +
+    "    templates: [\"{context}\", \"What is {before}?\", \"Tell me about {tokens}.\"]\n" +
     "                                  Templates: {context} (an excerpt in which the\n" +
     "                                  feature fires), {before} (up to its peak),\n" +
     "                                  {token}, {tokens}, {label}\n" +
@@ -1043,7 +1043,7 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    responses: none               Responses: none (rows hold the prompt alone),\n" +
     "                                  template (a fixed text), writer (endpoint, or\n" +
     "                                  local with chat)\n" +
-    "    refusal: I cannot help with that, because it could hurt someone. I can help you find a safe way to what you need, or people to talk to.\n" +
+    "    refusal: I cannot help with that. I can help you find a safe way.\n" +
     "                                  Response to a harmful prompt, with responses:\n" +
     "                                  template\n" +
     "    help: \"Here is what I can say about that: {prompt}\"\n" +
