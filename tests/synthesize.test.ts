@@ -264,7 +264,7 @@ describe('synthesize on the embedded model', () => {
   it.each([
     ['synthesize.bad_rows=refuse', 'seed.jsonl:3: not JSON'],
     ['synthesize.seed_data={source: none.jsonl}', 'no text file found there'],
-    ['synthesize.reference.source=', 'nothing says which features are wanted'],
+    ['synthesize.reference.source=""', 'nothing says which features are wanted'],
     ['synthesize.targets={features: [9/1]}', 'layer'],
     ['synthesize.targets={features: [4/99999]}', 'There is no feature 4/99999'],
     ['synthesize.writer=endpoint', 'writer: endpoint needs endpoint.url and endpoint.model'],

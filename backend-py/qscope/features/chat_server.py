@@ -233,6 +233,8 @@ class ChatServer:
                 # An answer without text is none to keep: a run that goes on asks once more.
                 if self._ledger is not None and answer.text:
                     self._ledger.put(key, [answer.text, answer.input_tokens, answer.output_tokens])
+                    # Of two threads with the same question the first one's answer stays, for both.
+                    answer = _recalled(self._ledger.get(key))
                 with self._lock:
                     self.usage.count(answer)
                 return answer

@@ -66,10 +66,11 @@ def run(context: RunContext) -> None:
     rows = {name: read_source(context, task, name) for name in ("seed_data", "reference", "natural")}
     styles = chosen_styles(task.styles, at=f"{AT}.styles")
     with ExitStack() as stack:
-        # Before an hour of reading: a key that is missing is missing now.
+        # Before an hour of reading: a key that is missing, or a template that is malformed, is so now.
         server = open_server(context, task, stack)
         named = named_in(context, task)
         opened = open_layers(context, task, named)
+        writing = open_writer(context, task, opened, server)
         reader = FiredReader(
             opened.loaded,
             opened.saes,
@@ -85,7 +86,11 @@ def run(context: RunContext) -> None:
             material = read_material(context, task, opened, reader, rows, named, server)
             if not material.missing:
                 context.info("Nothing is missing: every wanted feature fires in the seed data set.")
-            writing = open_writer(context, task, opened, server)
+            if bare := sum(not material.targets[place].contexts for place in material.missing):
+                context.warning(
+                    f"{bare:,} of {len(material.missing):,} missing features have no excerpt to show what they "
+                    f"fire on: name {AT}.reference, or more of it."
+                )
             if task.writer == SYNTHESIS_WRITER_NONE:
                 _questions_only(context, task, material)
                 return

@@ -469,6 +469,19 @@ def test_mistakes_are_one_sentence_at_their_place(experiment, run, changes, reas
     assert field is None or caught.value.field == field
 
 
+def test_features_that_nothing_shows_are_told_and_cost_no_more_than_their_tries(experiment, run) -> None:
+    folder = run(experiment(reference=None, **named(features=[f"{LAYER}/{feature}" for feature in range(12)])))
+    found = summary(folder)
+    assert found["missing"] > 0
+    # Two templates; the third try finds nothing else to try.
+    assert found["rejected"] == {"template unfilled": 2 * found["missing"], "no material": found["missing"]}
+    assert found["rows"] == 0
+    assert found["coverage"]["targeted"] == found["coverage"]["seed"] == found["coverage"]["natural"]["coverage"]
+    told = [event.log.text for event in tail(folder.events) if event.HasField("log")]
+    missing = found["missing"]
+    assert any(text.startswith(f"{missing} of {missing} missing features have no excerpt") for text in told)
+
+
 def test_the_plan_counts_texts_and_says_who_writes(experiment, tmp_path) -> None:
     facts = {fact.name: fact.value for fact in plan(experiment(), str(tmp_path), timed=False).facts}
     assert facts["seed data"].startswith("3 texts")
