@@ -82,6 +82,9 @@ def test_the_spread_is_that_of_the_draws() -> None:
     drawn = coverage_of_draws(targets, pool, [5], draws=4000, seed=3)
     assert drawn.mean_S[0] == pytest.approx(0.5)
     assert drawn.sd_S[0] == pytest.approx(0.5, abs=0.01)
+    # Of four targets it is a quarter of that.
+    quarter = coverage_of_draws(TargetSet.of([1, 7, 8, 9], [False] * 4), pool, [5], draws=4000, seed=3)
+    assert quarter.sd_S[0] == pytest.approx(0.125, abs=0.003)
 
 
 def test_nothing_to_cover() -> None:

@@ -104,6 +104,22 @@ def test_a_loop_that_goes_on_asks_for_no_verdict_twice(tmp_path, char_reader) ->
     assert (second.briefs, reader.read_texts) == ([], [])
 
 
+@pytest.mark.parametrize("second", ["ab cd", "dc ba"])
+def test_what_an_earlier_attempt_kept_is_no_more_repeated_than_what_this_one_keeps(
+    tmp_path, char_reader, second
+) -> None:
+    """The same words, or the same footprint, on either side of the cut."""
+    table = {("a#0", 0): "ab cd", ("b#0", 0): second}
+    first = ScriptedWriter(table, at_once=1, calls=1)
+    with pytest.raises(KeyboardInterrupt):
+        Loop(first, char_reader(), Ledger(tmp_path / "l"), attempts=1).fill(slots_of("ab", 1), Duplicates(1.0))
+    assert len(Ledger(tmp_path / "l")) == 1
+    loop = Loop(ScriptedWriter(table, at_once=1), char_reader(), Ledger(tmp_path / "l"), attempts=1)
+    assert [verdict.slot for verdict in loop.fill(slots_of("ab", 1), Duplicates(1.0))] == ["a#0"]
+    assert loop.verdicts[1].reason in ("same text", "same footprint")
+    assert loop.recalled == 1
+
+
 def test_every_reason_is_told(tmp_path, char_reader) -> None:
     table = {
         ("a#0", 0): "an apple",
