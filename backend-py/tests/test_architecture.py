@@ -15,7 +15,7 @@ FLOORS = [
     {"sae"},
     {"features"},
     {"steering"},
-    {"evaluation"},
+    {"evaluation", "classification"},
     {"synthesis"},
     {"recipes"},
     {"execute", "worker"},

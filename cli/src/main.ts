@@ -13,6 +13,7 @@ const COMMANDS: ReadonlyArray<readonly [name: string, summary: string]> = [
   ['features', 'find features and see where they fire'],
   ['steer', 'change what a model writes by its features, beside controls'],
   ['bench-redundancy', 'measure what benchmarks repeat and share, from inside'],
+  ['classify', 'tell a labelled attribute by features, beside baselines'],
   ['synthesize', 'write data for the features that a data set misses'],
   ['plan', 'show what an experiment does and needs, without starting it'],
   ['runs', 'list, show, watch, stop and resume runs'],

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from qscope.data.files import find_files
 from qscope.data.formats import Column, missing_column
 from qscope.data.records import Fault, Layout, Record, records
 from qscope.data.selection import Condition
 from qscope.data.source import EMBEDDED, embedded_path
+from qscope.data.template import Template, guessed_template, shown
 from qscope.errors import UserError
 from qscope.v1.redundancy_pb2 import BAD_ROWS_REFUSE, BenchRedundancy
 
@@ -50,73 +48,6 @@ class Benchmark:
     items: list[Item]
     template: str
     faults: list[Fault] = field(default_factory=list)
-
-
-class Template:
-    """Text with columns in braces: ``Question: {question}``; ``{a.b}`` looks inside, ``{{`` is a brace.
-
-    Args:
-        text: the template.
-        at: its experiment field, for errors.
-
-    Raises:
-        UserError: braces that do not match, or that hold anything but a column (TEMPLATE_MALFORMED).
-    """
-
-    def __init__(self, text: str, *, at: str = "") -> None:
-        self.text = text
-        try:
-            parts = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise _malformed(text, str(error), at) from error
-        self._parts: list[tuple[str, str | None]] = []
-        for literal, name, form, conversion in parts:
-            if name is not None and (form or conversion or not name.strip()):
-                raise _malformed(text, f"'{{{name}}}' names no column" if not name.strip() else "no formats here", at)
-            self._parts.append((literal, name))
-        if not any(name for _, name in self._parts):
-            raise _malformed(text, "it names no column, so every item would be the same", at)
-
-    def fill(self, values: dict[str, Any]) -> str:
-        """The text of one row.
-
-        Raises:
-            KeyError: a column is not there, or is null.
-        """
-        return "".join(literal + (_shown(_look_up(values, name)) if name else "") for literal, name in self._parts)
-
-
-def _malformed(text: str, why: str, at: str) -> UserError:
-    return UserError(
-        f"The template {text!r} is malformed: {why}.",
-        remedy="Write columns in braces, for example 'Question: {question}'; {{ and }} are braces themselves.",
-        reason="TEMPLATE_MALFORMED",
-        field=at,
-    )
-
-
-def _look_up(values: dict[str, Any], name: str) -> Any:
-    # A column may itself have a dot in its name.
-    if values.get(name) is not None:
-        return values[name]
-    found: Any = values
-    for key in name.split("."):
-        if isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
-        elif isinstance(found, dict) and found.get(key) is not None:
-            found = found[key]
-        else:
-            raise KeyError(name)
-    return found
-
-
-def _shown(value: Any) -> str:
-    """Text as it is, lists of text line by line, everything else as JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return "\n".join(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def read_benchmark(
@@ -161,10 +92,10 @@ def read_benchmark(
         if condition is not None and isinstance(row, Record):
             names.update(dict.fromkeys(map(str, row.values)))
             value = row.values.get(condition.column)
-            if not condition.holds("" if value is None else _shown(value)):
+            if not condition.holds("" if value is None else shown(value)):
                 continue
         if isinstance(row, Record) and template is None:
-            template = _guessed(row, at)
+            template = guessed_template(row, PROMPT_COLUMNS, at=f"{at}.prompt")
             found.template = template.text
         fault = row if isinstance(row, Fault) else _add(found, row, number, template)
         if fault is None:
@@ -216,19 +147,6 @@ def _add(found: Benchmark, row: Record, number: int, template: Template) -> Faul
         return Fault(row.place, "its prompt is empty")
     found.items.append(Item(row.place, text, number))
     return None
-
-
-def _guessed(row: Record, at: str) -> Template:
-    for name in PROMPT_COLUMNS:
-        if isinstance(row.values.get(name), str):
-            return Template(f"{{{name}}}", at=f"{at}.prompt")
-    known = ", ".join(map(str, list(row.values)[:12])) or "none"
-    raise UserError(
-        f"{row.place}: which column holds what is asked?",
-        remedy=f"Say so in 'prompt', for example '{{question}}'. Columns there: {known}.",
-        reason="PROMPT_UNKNOWN",
-        field=f"{at}.prompt",
-    )
 
 
 def _empty(found: Benchmark, source: str, at: str) -> UserError:

@@ -18,5 +18,7 @@ RECIPES: dict[str, str] = {
     "explain_features": "qscope.recipes.explain_features:run",
     "steer": "qscope.recipes.steer:run",
     "bench_redundancy": "qscope.recipes.bench_redundancy:run",
+    "classify": "qscope.recipes.classify:run",
+    "apply_classifier": "qscope.recipes.apply_classifier:run",
     "synthesize": "qscope.recipes.synthesize:run",
 }

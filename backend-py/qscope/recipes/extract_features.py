@@ -7,12 +7,13 @@ from typing import Any
 
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
+from qscope.models import LoadedModel
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import as_json, open_documents, open_model, tokens_text, warn_not_finite
 from qscope.runs import RunContext
 from qscope.runs.ledger import key_of
 from qscope.runs.versions import versions
-from qscope.v1.features_pb2 import ActivationFormat, ExtractFeatures
+from qscope.v1.features_pb2 import ActivationFormat, ExtractFeatures, Rendering
 
 AT = "extract_features"
 #: Whose version decides numbers and tokens: another one must not go on with the shards of this.
@@ -36,11 +37,7 @@ def run(context: RunContext) -> None:
         "rendering": as_json(task.rendering),
         "masks": as_json(task.masks),
         "dtype": {"model": loaded.facts.dtype, "encoder": "float32", "value": "float32"},
-        "tokenizer": tokenizer_record(loaded.tokenizer),
-        "chat_template": loaded.tokenizer.chat_template if task.rendering.chat else "",
-        "device_type": loaded.device.type,
-        "attention": getattr(loaded.model.config, "_attn_implementation", ""),
-        "libraries": {name: version for name, version in versions().items() if name in LIBRARIES},
+        **reading_record(loaded, task.rendering),
     }
     facts = {"sae": opened.place, "versions": versions()}
     total = task.documents
@@ -72,6 +69,17 @@ def run(context: RunContext) -> None:
         f" {manifest['codes']:,} codes ({per_token:.1f} a token and layer) in {len(manifest['shards'])} shards"
     )
     context.artifact(folder, kind="activations", description=f"{manifest['codes']:,} codes, {manifest['layout']}")
+
+
+def reading_record(loaded: LoadedModel, rendering: Rendering) -> dict[str, Any]:
+    """What besides weights and text decides the numbers that are read: another must not go on with shards of this."""
+    return {
+        "tokenizer": tokenizer_record(loaded.tokenizer),
+        "chat_template": loaded.tokenizer.chat_template if rendering.chat else "",
+        "device_type": loaded.device.type,
+        "attention": getattr(loaded.model.config, "_attn_implementation", ""),
+        "libraries": {name: version for name, version in versions().items() if name in LIBRARIES},
+    }
 
 
 def tokenizer_record(tokenizer: Any) -> dict[str, str]:

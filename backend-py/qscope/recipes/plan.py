@@ -13,6 +13,7 @@ import torch
 
 from qscope.errors import UserError
 from qscope.models import ModelShape, available_memory, choose_device, describe_model, select_layers
+from qscope.recipes.plan_classify import plan_apply, plan_classify
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_redundancy import plan_redundancy
 from qscope.recipes.plan_synthesis import plan_synthesis
@@ -68,6 +69,12 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = estimate.planned
     elif task == "synthesize":
         estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
+        result = estimate.planned
+    elif task == "classify":
+        estimate = plan_classify(experiment.classify, shape, Path(runs_folder))
+        result = estimate.planned
+    elif task == "apply_classifier":
+        estimate = plan_apply(experiment.apply_classifier, shape, Path(runs_folder))
         result = estimate.planned
     else:
         raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from qscope.data.template import Template
 from qscope.errors import UserError
-from qscope.evaluation.items import Template
 from qscope.features.chat_server import Answer, Question
 from qscope.synthesis.questions import rewriting_question, untargeted_question, writing_question, written_text
 from qscope.synthesis.styles import Style

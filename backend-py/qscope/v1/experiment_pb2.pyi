@@ -1,4 +1,5 @@
 from qscope.v1.rules import validate_pb2 as _validate_pb2
+from qscope.v1 import classify_pb2 as _classify_pb2
 from qscope.v1 import diagnose_pb2 as _diagnose_pb2
 from qscope.v1 import explain_pb2 as _explain_pb2
 from qscope.v1 import features_pb2 as _features_pb2
@@ -36,7 +37,7 @@ class Compute(_message.Message):
     def __init__(self, device: _Optional[_Union[Device, str]] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Experiment(_message.Message):
-    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae", "extract_features", "contrast_features", "top_features", "language_features", "repetition_features", "diagnose_features", "explain_features", "steer", "bench_redundancy", "synthesize")
+    __slots__ = ("name", "seed", "model", "model_options", "compute", "train_sae", "eval_sae", "extract_features", "contrast_features", "top_features", "language_features", "repetition_features", "diagnose_features", "explain_features", "steer", "bench_redundancy", "classify", "apply_classifier", "synthesize")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +54,8 @@ class Experiment(_message.Message):
     EXPLAIN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     STEER_FIELD_NUMBER: _ClassVar[int]
     BENCH_REDUNDANCY_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFY_FIELD_NUMBER: _ClassVar[int]
+    APPLY_CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     SYNTHESIZE_FIELD_NUMBER: _ClassVar[int]
     name: str
     seed: int
@@ -70,5 +73,7 @@ class Experiment(_message.Message):
     explain_features: _explain_pb2.ExplainFeatures
     steer: _steer_pb2.Steer
     bench_redundancy: _redundancy_pb2.BenchRedundancy
+    classify: _classify_pb2.Classify
+    apply_classifier: _classify_pb2.ApplyClassifier
     synthesize: _synthesize_pb2.Synthesize
-    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ..., extract_features: _Optional[_Union[_features_pb2.ExtractFeatures, _Mapping]] = ..., contrast_features: _Optional[_Union[_features_pb2.ContrastFeatures, _Mapping]] = ..., top_features: _Optional[_Union[_features_pb2.TopFeatures, _Mapping]] = ..., language_features: _Optional[_Union[_features_pb2.LanguageFeatures, _Mapping]] = ..., repetition_features: _Optional[_Union[_features_pb2.RepetitionFeatures, _Mapping]] = ..., diagnose_features: _Optional[_Union[_diagnose_pb2.DiagnoseFeatures, _Mapping]] = ..., explain_features: _Optional[_Union[_explain_pb2.ExplainFeatures, _Mapping]] = ..., steer: _Optional[_Union[_steer_pb2.Steer, _Mapping]] = ..., bench_redundancy: _Optional[_Union[_redundancy_pb2.BenchRedundancy, _Mapping]] = ..., synthesize: _Optional[_Union[_synthesize_pb2.Synthesize, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., model: _Optional[str] = ..., model_options: _Optional[_Union[_model_pb2.ModelOptions, _Mapping]] = ..., compute: _Optional[_Union[Compute, _Mapping]] = ..., train_sae: _Optional[_Union[_sae_pb2.TrainSae, _Mapping]] = ..., eval_sae: _Optional[_Union[_sae_pb2.EvalSae, _Mapping]] = ..., extract_features: _Optional[_Union[_features_pb2.ExtractFeatures, _Mapping]] = ..., contrast_features: _Optional[_Union[_features_pb2.ContrastFeatures, _Mapping]] = ..., top_features: _Optional[_Union[_features_pb2.TopFeatures, _Mapping]] = ..., language_features: _Optional[_Union[_features_pb2.LanguageFeatures, _Mapping]] = ..., repetition_features: _Optional[_Union[_features_pb2.RepetitionFeatures, _Mapping]] = ..., diagnose_features: _Optional[_Union[_diagnose_pb2.DiagnoseFeatures, _Mapping]] = ..., explain_features: _Optional[_Union[_explain_pb2.ExplainFeatures, _Mapping]] = ..., steer: _Optional[_Union[_steer_pb2.Steer, _Mapping]] = ..., bench_redundancy: _Optional[_Union[_redundancy_pb2.BenchRedundancy, _Mapping]] = ..., classify: _Optional[_Union[_classify_pb2.Classify, _Mapping]] = ..., apply_classifier: _Optional[_Union[_classify_pb2.ApplyClassifier, _Mapping]] = ..., synthesize: _Optional[_Union[_synthesize_pb2.Synthesize, _Mapping]] = ...) -> None: ...

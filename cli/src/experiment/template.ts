@@ -22,6 +22,9 @@ const starts: Record<Task, string> = {
   steer: 'model: embedded\nsteer: {steering: {edits: [{layers: [3], features: [0]}]}}\n',
   bench_redundancy:
     'model: embedded\nbench_redundancy: {sae: latest, benchmarks: [{name: german, source: embedded-heldout, where: language=de}]}\n',
+  classify:
+    'model: embedded\nclassify: {sae: latest, data: [{source: embedded-heldout, label: language, positive: [de]}]}\n',
+  apply_classifier: 'model: embedded\napply_classifier: {classifier: latest, source: embedded-heldout}\n',
   synthesize:
     'model: embedded\nsynthesize: {sae: latest, seed_data: {source: embedded, where: language=en, limit: 500}, reference: {source: embedded-heldout, limit: 500}}\n',
 };

@@ -849,6 +849,125 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    shard_items: 2048             Items in one shard, the unit of writing and of\n" +
     "                                  resuming; items of like length share a pass\n" +
     "                                  within it\n",
+  "classify":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  classify:\n" +
+    "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "    data: \"\"                      Labelled texts, one source or several\n" +
+    "    attribute: positive           Name of the attribute, for tables and for the\n" +
+    "                                  answers of the classifier\n" +
+    "    layers: []                    Layers to look at; empty means every layer\n" +
+    "                                  that has an SAE\n" +
+    "    rendering:\n" +
+    "      chat: false                 Put each document into the model's chat\n" +
+    "                                  template, as the message of a user\n" +
+    "      thinking: false             Thinking mode, handed to the chat template;\n" +
+    "                                  only with chat\n" +
+    "    masks:\n" +
+    "      skip_first_token: true      Leave out the first token of every sequence\n" +
+    "                                  (an attention sink on Qwen)\n" +
+    "      skip_special_tokens: true   Leave out special tokens, and with chat\n" +
+    "                                  everything the template adds\n" +
+    "      skip_thinking: false        Leave out what stands between <think> and\n" +
+    "                                  </think>\n" +
+    "    context: 256                  Tokens of a text at most; the end of longer\n" +
+    "                                  ones is cut off, and cuts are counted\n" +
+    "    bad_rows: skip                Rows that cannot be used: skip (counted and\n" +
+    "                                  listed) or refuse\n" +
+    "    evaluation_share: 0.2         Share of the texts that results are measured\n" +
+    "                                  on and nothing else sees\n" +
+    "    calibration_share: 0.15       Share of the texts that thresholds, K and\n" +
+    "                                  settings of baselines are chosen on; the rest\n" +
+    "                                  finds and fits\n" +
+    "    balance: false                Take equally many texts of both classes, in\n" +
+    "                                  every language and split\n" +
+    "    per_class: 0                  Texts of each class and language at most,\n" +
+    "                                  chosen by hash; 0 takes all\n" +
+    "    features: [1, 2, 5, 10]       K: features of the OR-rule, one number or\n" +
+    "                                  several to compare\n" +
+    "    compose: [2, 3, 5]            Layers of the rule composed of one feature a\n" +
+    "                                  layer, one number or several; empty leaves it\n" +
+    "                                  out\n" +
+    "    false_positive_rates: [0.01, 0.05]\n" +
+    "                                  Rates of false positives that thresholds are\n" +
+    "                                  to hold\n" +
+    "    curve: [0.1, 0.25, 0.5, 1]    Shares of the discovery texts, for the curve\n" +
+    "                                  of data efficiency; empty leaves it out\n" +
+    "    draws: 5                      Random subsets of each share\n" +
+    "    bootstrap: 2000               Resamples behind an interval of F1\n" +
+    "    probe_layers: 12              Layers that the probes choose theirs from,\n" +
+    "                                  spread evenly; 0 takes all\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    shard_texts: 1024             Texts in one shard, the unit of writing and of\n" +
+    "                                  resuming; texts of like length share a pass\n" +
+    "                                  within it\n",
+  "classify apply":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "  apply_classifier:\n" +
+    "    classifier: (required)        Run id or folder of a classify run, or a\n" +
+    "                                  classifier file\n" +
+    "    source: (required)            Texts: embedded, embedded-heldout, or a file,\n" +
+    "                                  folder or glob: .jsonl, .json, .parquet, .csv,\n" +
+    "                                  .tsv, .txt, each also as .gz or .zst\n" +
+    "    text: \"\"                      What the model reads, columns in braces:\n" +
+    "                                  '{tweet}'; left out, the column called text,\n" +
+    "                                  prompt, question, input or the like\n" +
+    "    columns: []                   Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "    records: \"\"                   Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "    where: \"\"                     Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "    limit: 0                      Usable rows at most; 0 takes all\n" +
+    "    format: \"\"                    Read the files as jsonl, json, parquet, csv,\n" +
+    "                                  tsv or txt, whatever their names say\n" +
+    "    keep: []                      Columns copied to the answers, for example\n" +
+    "                                  [id]\n" +
+    "    false_positive_rate: 0        Decide by the threshold that held this rate of\n" +
+    "                                  false positives; 0: any firing decides\n" +
+    "    sae: \"\"                       Where the SAEs are now; left out, where the\n" +
+    "                                  classifier found them\n" +
+    "    bad_rows: skip                Rows that cannot be used: skip (counted and\n" +
+    "                                  listed) or refuse\n" +
+    "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
+    "    shard_texts: 1024             Texts read at once, the unit of writing and of\n" +
+    "                                  resuming\n",
   "synthesize":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +

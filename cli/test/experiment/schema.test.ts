@@ -74,6 +74,8 @@ test('help pages fit 80 columns and show every field of their task', () => {
     ),
     'steer',
     'bench-redundancy',
+    'classify',
+    'classify apply',
     'synthesize',
   ]);
   for (const page of Object.values(pages)) {

@@ -1,0 +1,130 @@
+"""Texts in the rows of files: which column the model reads, which rows are wanted, which cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qscope.data.files import digest, find_files
+from qscope.data.formats import Column, missing_column
+from qscope.data.records import Fault, Layout, Record, records
+from qscope.data.selection import Condition
+from qscope.data.source import EMBEDDED, embedded_path
+from qscope.data.template import Template, guessed_template, shown
+from qscope.errors import UserError
+
+#: Columns that hold the text, in the order they are looked for.
+TEXT_COLUMNS = ("text", "prompt", "question", "input", "tweet", "comment", "sentence", "content")
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row with a text.
+
+    Attributes:
+        place: where it stands, ``file:line``.
+        number: its place in the source, from 0, counting those left out too.
+        text: what the model reads.
+        values: all columns.
+    """
+
+    place: str
+    number: int
+    text: str
+    values: dict[str, Any]
+
+
+class RowSource:
+    """The rows of files, in order, read anew by every :meth:`rows`; nothing is held.
+
+    Args:
+        source: a file, folder or glob, or a text that comes with the program.
+        text: template of what the model reads; left out, the first of TEXT_COLUMNS that the first row has.
+        columns: names of the columns of a table without a header.
+        inside: path of the rows in a .json whose rows are not at the top.
+        where: ``column=value`` or ``column!=value``; other rows are neither given out nor at fault.
+        form: format of the files, whatever their names say; empty: what they say.
+        refuse_faults: whether a row that cannot be used is an error; otherwise it is given out as a fault.
+        at: experiment field of the source, for errors.
+
+    Raises:
+        UserError: nothing readable is there, or a template or condition is malformed.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        text: str = "",
+        columns: Sequence[str] = (),
+        inside: str = "",
+        where: str = "",
+        form: str = "",
+        refuse_faults: bool = False,
+        at: str = "",
+    ) -> None:
+        self._at, self._refuse, self._layout = at, refuse_faults, Layout(columns, inside, at)
+        self._template = Template(text, at=f"{at}.text") if text else None
+        self._condition = Condition.parse(where, at=f"{at}.where") if where else None
+        files = find_files(embedded_path(source) if source in EMBEDDED else source, f"{at}.source")
+        self._files = [replace(file, format=form) for file in files] if form else files
+        self._identity = {"source": source, "digest": digest(self._files), "text": text, "where": where}
+
+    def identity(self) -> dict[str, Any]:
+        """What is read: enough to notice on resume that the source has changed."""
+        return self._identity
+
+    def rows(self) -> Iterator[TextRow | Fault]:
+        """The rows in order; a fault where one cannot be used.
+
+        Raises:
+            UserError: a damaged file, no column to read (PROMPT_UNKNOWN), a column in ``where`` that no row has
+                (TEXT_FIELD_MISSING), or, where asked for, a bad row (ROW_BAD).
+        """
+        names: dict[str, None] = {}
+        for number, record in enumerate(record for file in self._files for record in records(file, self._layout)):
+            if isinstance(record, Record):
+                if self._condition is not None:
+                    names.update(dict.fromkeys(map(str, record.values)))
+                if not self._wanted(record):
+                    continue
+                if self._template is None:
+                    self._template = guessed_template(record, TEXT_COLUMNS, at=f"{self._at}.text")
+            row = record if isinstance(record, Fault) else self._filled(record, number)
+            yield self.fault(row) if isinstance(row, Fault) else row
+        if self._condition is not None and names and self._condition.column not in names:
+            column = Column(self._condition.column, f"{self._at}.where")
+            raise missing_column(self._identity["source"], column, list(names))
+
+    def fault(self, fault: Fault) -> Fault:
+        """The fault itself, or an error where faults are refused."""
+        if self._refuse:
+            raise UserError(
+                f"{fault.place}: {fault.why}.",
+                remedy="Mend the row, or leave bad rows out with bad_rows: skip.",
+                reason="ROW_BAD",
+                field=f"{self._at}.source",
+            )
+        return fault
+
+    def _wanted(self, record: Record) -> bool:
+        if self._condition is None:
+            return True
+        value = record.values.get(self._condition.column)
+        return self._condition.holds("" if value is None else shown(value))
+
+    def _filled(self, record: Record, number: int) -> TextRow | Fault:
+        try:
+            text = self._template.fill(record.values)
+        except KeyError as error:
+            return missing(record.place, str(error.args[0]), record.values)
+        if not text.strip():
+            return Fault(record.place, "its text is empty")
+        return TextRow(record.place, number, text, record.values)
+
+
+def missing(place: str, column: str, values: dict[str, Any]) -> Fault:
+    """The fault of a row without a value in a column."""
+    known = ", ".join(map(str, list(values)[:12])) or "none"
+    return Fault(place, f"no column {column!r} with a value (columns there: {known})")

@@ -1,0 +1,296 @@
+"""A study of an attribute that was planted: what is found, chosen, measured, saved and applied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qscope.classification.apply import answers
+from qscope.classification.baselines import Sides, difference_of_means, feature_inputs, logistic, word_inputs
+from qscope.classification.files import load_classifier, point_at, save_classifier
+from qscope.classification.labelled import LabelledText, Side, text_digest
+from qscope.classification.pooled import PooledLayer
+from qscope.classification.study import ALL, RESIDUAL_PROBE, SAE_PROBE, WORDS, Settings, Study
+from qscope.errors import UserError
+from qscope.v1.classify_pb2 import Classifier, ClassifierFeature, OperatingPoint
+from qscope.v1.features_pb2 import SaeRecord
+
+D_SAE, D_IN = 40, 6
+SETTINGS = Settings(
+    counts=(1, 2, 5),
+    compose=(2,),
+    rates=(0.05, 0.2),
+    curve=(0.25, 1.0),
+    draws=3,
+    bootstrap=300,
+    probe_layers=(0, 1, 2),
+    seed=lambda name: sum(name.encode()),
+)
+
+
+class Planted:
+    """Three layers; layer 1 has a feature (3) that fires on 90 % of the positive texts and 4 % of the others.
+
+    At layers 0 and 2 the best features are worse; in language xx another feature (11) of layer 1 does it.
+    """
+
+    def __init__(self, texts: int = 600, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        positive_N = random.random(texts) < 0.4
+        language_N = np.where(random.random(texts) < 0.5, "de", "xx")
+        sides = [list(Side)[one] for one in random.choice(3, texts, p=[0.5, 0.25, 0.25])]
+        self.texts = [
+            LabelledText(
+                f"a:{n}",
+                f"{'bad' if positive else 'good'} {n}",
+                bool(positive),
+                str(language),
+                text_digest(str(n)),
+                side,
+            )
+            for n, (positive, language, side) in enumerate(zip(positive_N, language_N, sides, strict=True))
+        ]
+        self.layers = {}
+        for layer, (hit, false) in enumerate(((0.6, 0.3), (0.9, 0.04), (0.7, 0.3))):
+            codes_NF = random.exponential(1.0, (texts, D_SAE)) * (random.random((texts, D_SAE)) < 0.1)
+            fires_N = random.random(texts) < np.where(positive_N, hit, false)
+            for name, feature in (("de", 3), ("xx", 11)):
+                here_N = language_N == name
+                codes_NF[here_N, feature] = (fires_N * random.uniform(1, 2, texts))[here_N]
+            mean_ND = random.normal(size=(texts, D_IN)) + positive_N[:, None] * (1.0 if layer == 2 else 0.3)
+            row_P, feature_P = np.nonzero(codes_NF)
+            self.layers[layer] = PooledLayer(
+                np.searchsorted(row_P, np.arange(texts + 1)),
+                feature_P.astype(np.int32),
+                codes_NF[row_P, feature_P].astype(np.float32),
+                mean_ND.astype(np.float32),
+            )
+
+    def layer(self, layer: int) -> PooledLayer:
+        return self.layers[layer]
+
+    def found(self, settings: Settings = SETTINGS):
+        study = Study(self.texts, settings)
+        for layer, pooled in self.layers.items():
+            study.add_layer(layer, pooled, D_SAE)
+        return study.finish(self, dict.fromkeys(self.layers, D_SAE))
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    return Planted()
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    return planted.found()
+
+
+def test_the_planted_layer_and_features_are_found(found) -> None:
+    together, de, xx = found.groups
+    assert [group.name for group in found.groups] == [ALL, "de", "xx"]
+    assert [group.layer for group in found.groups] == [1, 1, 1]
+    assert [feature.feature for feature in de.method("OR-rule, K=1").features] == [3]
+    assert [feature.feature for feature in xx.method("OR-rule, K=1").features] == [11]
+    assert {feature.feature for feature in together.method("OR-rule, K=2").features} == {3, 11}
+    assert (de.chosen, xx.chosen, together.count) == ("OR-rule, K=1", "OR-rule, K=1", 2)
+
+
+def test_numbers_equal_plain_counting(planted, found) -> None:
+    de = found.groups[1]
+    rule = de.method("OR-rule, K=1")
+    codes_NF = planted.layers[1].matrix(D_SAE).toarray()
+    rows = [n for n, text in enumerate(planted.texts) if text.language == "de" and text.side == Side.EVALUATION]
+    said = [codes_NF[n, 3] > 0 for n in rows]
+    truth = [planted.texts[n].positive for n in rows]
+    hit = sum(a and b for a, b in zip(said, truth, strict=True))
+    assert rule.measured.f1.value == pytest.approx(2 * hit / (sum(said) + sum(truth)))
+    assert rule.measured.recall.value == hit / sum(truth)
+    assert rule.measured.f1.n == len(rows) == sum(de.counts[Side.EVALUATION])
+    discovery = [n for n, text in enumerate(planted.texts) if text.language == "de" and text.side == Side.DISCOVERY]
+    for wanted, rate in ((True, rule.features[0].rate_positive), (False, rule.features[0].rate_negative)):
+        of = [codes_NF[n, 3] > 0 for n in discovery if planted.texts[n].positive == wanted]
+        assert rate == pytest.approx(sum(of) / len(of))
+
+
+def test_rates_are_held_on_the_calibration_texts(planted, found) -> None:
+    kept = [text for text in planted.texts if text.side != Side.DISCOVERY]
+    for group in found.groups:
+        negatives = [
+            n
+            for n, text in enumerate(kept)
+            if text.side == Side.CALIBRATION and not text.positive and group.name in (ALL, text.language)
+        ]
+        for method in group.methods:
+            for held, (rate, level, calibrated) in zip(method.measured.held, method.points[1:], strict=True):
+                assert (held.target, held.threshold, held.calibrated) == (rate, level, calibrated)
+                assert (method.scores_N[negatives] > level).mean() == pytest.approx(calibrated)
+                assert calibrated <= rate
+
+
+def test_baselines_see_what_was_planted(found) -> None:
+    together = found.groups[0]
+    assert together.method(RESIDUAL_PROBE).layers == [2]
+    assert together.method(RESIDUAL_PROBE).measured.auc.value > 0.9
+    assert together.method(SAE_PROBE).layers == [1]
+    # The label is a word of the text: nothing else tells as well, and it is said.
+    assert together.method(WORDS).measured.f1.value == 1.0
+    assert together.winner(lambda one: one.measured.f1.value).name == WORDS
+    assert together.method(WORDS).gap.low > 0
+    assert together.method(together.chosen).gap.value == 0
+
+
+def test_what_one_language_finds_is_useless_in_another(found) -> None:
+    rule = found.transfer["rule"]
+    for one, other in (("de", "xx"), ("xx", "de")):
+        assert rule[one][one].value > 0.8
+        assert rule[one][other].value < 0.5
+        assert (
+            rule[one][one].value == found.groups[["", "de", "xx"].index(one)].method("OR-rule, K=1").measured.f1.value
+        )
+        # The residual is the same in both.
+        assert found.transfer[RESIDUAL_PROBE][one][other].value > 0.8
+    assert found.overlap[1]["de"]["de"] == 1.0
+    assert found.overlap[1]["de"]["xx"] < 0.5
+
+
+def test_the_curve_ends_at_all_texts(found) -> None:
+    de = found.groups[1]
+    quarter, whole = de.curve
+    assert (quarter.share, whole.share, len(quarter.rule), len(whole.rule)) == (0.25, 1.0, 3, 1)
+    assert whole.rule == [de.method("OR-rule, K=1").measured.f1.value]
+    assert (whole.texts, whole.overlap, whole.layers) == (sum(de.counts[Side.DISCOVERY]), [1.0], [1])
+    assert quarter.texts == pytest.approx(whole.texts / 4, abs=1)
+
+
+def test_evaluation_texts_decide_nothing(planted, found) -> None:
+    """Their labels are turned around: whatever was chosen stays."""
+    other = Planted()
+    other.texts = [
+        replace(text, positive=not text.positive) if text.side == Side.EVALUATION else text for text in other.texts
+    ]
+    again = other.found()
+    for one, two in zip(found.groups, again.groups, strict=True):
+        assert (one.layer, one.count, one.chosen) == (two.layer, two.count, two.chosen)
+        for method, same in zip(one.methods, two.methods, strict=True):
+            assert (method.layers, method.detail, method.points) == (same.layers, same.detail, same.points)
+            # Scores too, up to how the fit of a probe rounds.
+            both = [np.nan_to_num(scores) for scores in (method.scores_N, same.scores_N)]
+            assert both[0] == pytest.approx(both[1], abs=1e-9)
+            if method.kind != "baseline":
+                assert method.measured.f1.value != same.measured.f1.value
+
+
+def test_the_order_of_layers_and_a_second_time_change_nothing(planted, found) -> None:
+    study = Study(planted.texts, SETTINGS)
+    for layer in (2, 0, 1):
+        study.add_layer(layer, planted.layers[layer], D_SAE)
+    again = study.finish(planted, dict.fromkeys(planted.layers, D_SAE))
+    for one, two in zip(found.groups, again.groups, strict=True):
+        assert [method.measured for method in one.methods] == [method.measured for method in two.methods]
+        assert (one.curve, one.layers) == (two.curve, two.layers)
+
+
+def test_without_any_feature_nothing_is_called_positive(planted) -> None:
+    silent = Planted(200)
+    texts = len(silent.texts)
+    silent.layers = {
+        layer: PooledLayer(np.zeros(texts + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), one.mean_ND)
+        for layer, one in silent.layers.items()
+    }
+    together = silent.found().groups[0]
+    assert together.method("OR-rule, K=5").features == []
+    assert together.method("OR-rule, K=5").measured.recall.value == 0
+    assert together.method("OR-rule, K=5").measured.auc.value == 0.5
+
+
+def test_difference_of_means_by_hand() -> None:
+    mean_ND = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 0.0], [-2.0, 0.0], [5.0, 9.0], [-5.0, 9.0]])
+    positive_N = np.array([True, True, False, False, True, False])
+    sides = Sides(np.arange(4), np.array([4, 5]), np.array([4, 5]), positive_N)
+    one = difference_of_means(mean_ND, sides, 7)
+    # Means 2 and -1: along 3, from 0.5.
+    assert one.scores_N == pytest.approx(3 * (mean_ND[:, 0] - 0.5))
+    assert (one.layer, one.quality) == (7, 1.0)
+
+
+def test_a_probe_is_the_minimum_of_its_loss() -> None:
+    random = np.random.default_rng(1)
+    inputs = random.normal(size=(60, 3))
+    positive_N = random.random(60) < 1 / (1 + np.exp(-2 * inputs[:, 0]))
+    sides = Sides(np.arange(60), np.arange(60), np.arange(60), positive_N)
+    scores = logistic(inputs, sides, 1.0)
+    design = np.c_[inputs, np.ones(60)]
+    weights = np.linalg.lstsq(design, scores, rcond=None)[0]
+    balance = np.where(positive_N, 30 / positive_N.sum(), 30 / (~positive_N).sum())
+    gradient = design.T @ (balance * (1 / (1 + np.exp(-scores)) - positive_N)) + np.r_[weights[:3], 0]
+    assert np.abs(gradient).max() < 5e-3
+
+
+def test_inputs_know_the_discovery_texts_alone(planted) -> None:
+    sides = Sides(
+        np.arange(300), np.arange(300, 400), np.arange(400, 600), np.array([t.positive for t in planted.texts])
+    )
+    codes = planted.layers[0].matrix(D_SAE)
+    assert feature_inputs(codes, sides)[sides.discovery_R].max() == pytest.approx(1.0)
+    words = word_inputs(["alpha beta", "alpha gamma", "xyz"], np.array([0, 1]))
+    assert words[2].nnz == 0
+    assert word_inputs(["", "."], np.array([0, 1])).shape[0] == 2
+
+
+@pytest.fixture
+def saved(tmp_path, found) -> tuple[Path, Classifier]:
+    rule = found.groups[0].method("OR-rule, K=2")
+    classifier = Classifier(
+        attribute="bad",
+        saes=[SaeRecord(layer=1, d_sae=D_SAE)],
+        features=[ClassifierFeature(layer=one.layer, feature=one.feature) for one in rule.features],
+        points=[
+            OperatingPoint(
+                false_positive_rate=rate, level=level, thresholds=[one.tail.threshold(level) for one in rule.features]
+            )
+            for rate, level, _ in rule.points
+        ],
+        context=64,
+    )
+    save_classifier(classifier, tmp_path / "classifier.json")
+    return tmp_path, load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.2])
+def test_what_is_saved_decides_as_what_was_measured(planted, found, saved, rate) -> None:
+    classifier = saved[1]
+    rule = found.groups[0].method("OR-rule, K=2")
+    level = next(level for known, level, _ in rule.points if known == rate)
+    said = answers(classifier, point_at(classifier, rate), {1: planted.layers[1]})
+    kept = [n for n, text in enumerate(planted.texts) if text.side != Side.DISCOVERY]
+    assert [said[n].positive for n in kept] == (rule.scores_N > level).tolist()
+    codes_NF = planted.layers[1].matrix(D_SAE).toarray()
+    for n, one in enumerate(said):
+        assert one.positive == bool(one.fired)
+        for layer, feature, value in one.fired:
+            assert (layer, value) == (1, pytest.approx(codes_NF[n, feature]))
+
+
+def test_an_unknown_rate_and_a_damaged_file_are_refused(saved) -> None:
+    folder, classifier = saved
+    with pytest.raises(UserError, match=r"no threshold for a false-positive rate of 0\.07"):
+        point_at(classifier, 0.07)
+    path = folder / "classifier.json"
+    whole = path.read_text()
+    for broken in (
+        whole[:-20],
+        "{}",
+        whole.replace('"d_sae": 40', '"d_sae": 2'),
+        whole.replace('"thresholds": [', '"thresholds": ["NaN",', 1),
+    ):
+        path.write_text(broken)
+        with pytest.raises(UserError) as caught:
+            load_classifier(path)
+        assert caught.value.reason == "CLASSIFIER_DAMAGED"
+    with pytest.raises(UserError) as caught:
+        load_classifier(folder / "none")
+    assert caught.value.reason == "CLASSIFIER_NOT_FOUND"
