@@ -487,3 +487,28 @@ def test_the_plan_counts_texts_and_says_who_writes(experiment, tmp_path) -> None
     assert facts["seed data"].startswith("3 texts")
     assert facts["reference"].startswith("40 texts")
     assert facts["writer"] == "2 templates"
+
+
+def test_a_set_without_features_is_told_as_what_it_is(experiment, tmp_path, run) -> None:
+    save_features(FeatureSet(kind="contrast", model="embedded"), tmp_path / "empty")
+    given = experiment(targets={**TASK["targets"], "feature_set": str(tmp_path / "empty")})
+    for go in (run, lambda one: plan(one, str(tmp_path), timed=False)):
+        with pytest.raises(UserError) as caught:
+            go(given)
+        assert (caught.value.reason, caught.value.field) == ("FEATURES_EMPTY", "synthesize.targets.feature_set")
+
+
+def test_a_resumed_run_keeps_the_targets_it_began_with(experiment, run, tmp_path, sae_folder) -> None:
+    runs = tmp_path / "runs"
+    for number in (3, 5):
+        folder = RunFolder.create(runs, experiment(), f"explained-{number}")
+        found = FeatureSet(kind="contrast", model="embedded", model_record=ModelRecord(name="embedded"))
+        found.sae_records.extend(records(sae_folder))
+        found.entries.add(layer=LAYER, feature=number, score=1, label="x")
+        save_features(found, folder.artifacts)
+        if number == 3:
+            begun = run(experiment(targets={**TASK["targets"], "feature_set": "latest"}))
+            first = (begun.artifacts / "targets.csv").read_bytes()
+    run(begun.experiment, begun)
+    assert (begun.artifacts / "targets.csv").read_bytes() == first
+    assert f"{LAYER}/3," in first.decode()
