@@ -15,8 +15,7 @@ FLOORS = [
     {"sae"},
     {"features"},
     {"steering"},
-    {"evaluation", "classification"},
-    {"synthesis"},
+    {"evaluation", "classification", "synthesis"},
     {"recipes"},
     {"execute", "worker"},
 ]

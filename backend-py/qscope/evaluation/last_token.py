@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.items import Benchmark, Item
+from qscope.data.items import Benchmark, Item
 from qscope.features.documents import Document, DocumentTemplate
+from qscope.features.footprints import Footprints
 from qscope.features.shards import Extract, Shard
 from qscope.v1.features_pb2 import Rendering
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
+from qscope.features.footprints import Footprints
 
 _NEWTON_STEPS = 100
 _LEAST_ROOM = 0.05

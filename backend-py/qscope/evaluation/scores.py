@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from qscope.data.files import find_files
+from qscope.data.items import Benchmark
 from qscope.data.records import Fault, records
 from qscope.errors import UserError
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.items import Benchmark
 from qscope.evaluation.panel import (
     bootstrap_interval,
     pairs_among,
@@ -27,6 +26,7 @@ from qscope.evaluation.panel import (
 )
 from qscope.evaluation.redundancy import r_hat
 from qscope.evaluation.suite import BenchmarkMeasure, Overlaps, matched_items, mean_known
+from qscope.features.footprints import Footprints
 
 COLUMNS = ("model", "benchmark", "item", "score")
 RANDOM_SUBSETS = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
+from qscope.features.footprints import Footprints
 
 
 def greedy_subset(footprints: Footprints, size: int, seed: int) -> np.ndarray:

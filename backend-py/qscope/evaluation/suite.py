@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.overlap import ChanceOverlap, excess, overlap, overlap_min, shared_features
 from qscope.evaluation.panel import spearman
 from qscope.evaluation.redundancy import coverage_auc, drawn_auc, r_hat
 from qscope.evaluation.subsets import covered_share, greedy_subset
+from qscope.features.footprints import Footprints
 
 #: Share of a benchmark's features in another, larger one from which on keeping both is worth a question,
 MERGE_FROM = 0.8

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from qscope import __version__
+from qscope.data.items import Benchmark, benchmark_of
 from qscope.errors import UserError
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.items import Benchmark, benchmark_of
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
 from qscope.evaluation.scores import Panel, panel_measures, read_panel
 from qscope.evaluation.suite import Advice, BenchmarkMeasure, Ending, Overlaps, advise, measure, overlaps, stability
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
+from qscope.features.footprints import Footprints
 from qscope.features.shards import Extract
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import Opened, as_json, open_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qscope.evaluation.items import benchmark_of
+from qscope.data.items import benchmark_of
 from qscope.models import ModelShape, select_layers
 from qscope.recipes.plan_features import BLOCK_TENSORS, CODE_BYTES, Estimate, scope_of
 from qscope.recipes.plan_words import ranges

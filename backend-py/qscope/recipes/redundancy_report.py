@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.panel import subset_sizes
-from qscope.evaluation.redundancy import coverage_curve
 from qscope.evaluation.suite import (
     RANDOM_SUBSETS,
     Advice,
@@ -19,6 +17,8 @@ from qscope.evaluation.suite import (
     Overlaps,
     Stability,
 )
+from qscope.features.coverage import coverage_curve
+from qscope.features.footprints import Footprints
 from qscope.v1 import report_pb2 as pb
 
 _FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qscope.data import TokenStream, open_text
 from qscope.errors import UserError
@@ -18,6 +20,9 @@ from qscope.sae.identity import check_pair
 from qscope.sae.store import read_facts
 from qscope.sae.topk import TopKSae
 from qscope.v1 import sae_pb2, steering_pb2, text_pb2
+from qscope.v1.experiment_pb2 import Experiment
+
+_PLACES = "places.json"
 
 
 def open_tokens(source: text_pb2.TextSource, loaded: LoadedModel, *, seed: int, at: str) -> TokenStream:
@@ -120,23 +125,57 @@ def pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path
         What ``find`` returned the first time: a path, or the name of a repository.
 
     Raises:
-        UserError: what ``find`` raises; nothing is written then.
+        UserError: what ``find`` raises; nothing is written then. What it found is no longer there (PINNED_GONE).
     """
-    path, runs = context.artifacts / "places.json", context.folder.parent.resolve()
-    known: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = _pins(context)
     if at not in known:
-        place = find()
+        place, runs = find(), context.folder.parent.resolve()
         if not isinstance(place, Path):
             known[at] = {"name": place}
         elif place.resolve().is_relative_to(runs):
             known[at] = {"run": str(place.resolve().relative_to(runs))}
         else:
             known[at] = {"path": str(place)}
-        write_json(path, known)
-    entry = known[at]
+        write_json(context.artifacts / _PLACES, known)
+    return _pinned_place(context, at, known[at])
+
+
+def as_begun(context: RunContext) -> Experiment:
+    """The experiment of a run with every name that :func:`pinned` has looked up replaced by what it meant then.
+
+    What a resumed run is admitted by: ``latest`` may by now be of another model, or wider than memory.
+
+    Raises:
+        UserError: what a name meant is no longer there (PINNED_GONE).
+    """
+    experiment = Experiment()
+    experiment.CopyFrom(context.experiment)
+    for at, entry in _pins(context).items():
+        *folders, name = re.findall(r"[^.\[\]]+", at)
+        message: Any = experiment
+        for folder in folders:
+            message = message[int(folder)] if folder.isdigit() else getattr(message, folder)
+        setattr(message, name, str(_pinned_place(context, at, entry)))
+    return experiment
+
+
+def _pins(context: RunContext) -> dict[str, dict[str, str]]:
+    path = context.artifacts / _PLACES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _pinned_place(context: RunContext, at: str, entry: dict[str, str]) -> Path | str:
     if "name" in entry:
         return entry["name"]
-    return runs / entry["run"] if "run" in entry else Path(entry["path"])
+    place = context.folder.parent.resolve() / entry["run"] if "run" in entry else Path(entry["path"])
+    if not place.exists():
+        raise UserError(
+            f"This run began with {place}, which is no longer there.",
+            remedy="Put it back, or start a new run: this one cannot go on with anything else.",
+            reason="PINNED_GONE",
+            field=at,
+        )
+    return place
 
 
 def pin_feature_files(context: RunContext, spec: steering_pb2.SteeringSpec, *, at: str) -> None:

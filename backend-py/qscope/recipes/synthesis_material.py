@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
+from qscope.data.items import Benchmark
 from qscope.errors import UserError
-from qscope.evaluation.items import Benchmark
 from qscope.features.chat_server import ChatServer, Question
 from qscope.features.encoders import sae_layers, sae_record
 from qscope.features.files import EXPLANATIONS, load_explanations, refuse_other_sae

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from qscope import __version__
-from qscope.evaluation.items import Benchmark
+from qscope.data.items import Benchmark
 from qscope.features.chat_server import Usage
 from qscope.features.encoders import model_record, sae_record
 from qscope.recipes.feature_parts import Opened, as_json, tokens_text
+from qscope.recipes.synthesis_writer import ANSWERS, LEDGER
 from qscope.runs import RunContext
 from qscope.runs.files import write_csv, write_json, write_jsonl
 from qscope.synthesis.coverage import DrawnCoverage
@@ -153,6 +154,13 @@ def write_outcome(
         path = folder / "random.jsonl"
         write_jsonl(path, ({"slot": one.slot, "text": one.text} for one in outcome.random))
         context.artifact(path, kind="dataset", description=f"{len(outcome.random):,} texts without a target")
+    for name, kind, what in (
+        (LEDGER, "ledger", "what became of each try, as it fell"),
+        (ANSWERS, "answers", f"{outcome.usage.answers:,} answers of the writer, as they came"),
+    ):
+        # Where nothing was missing nothing was tried, and templates answer nothing.
+        if (folder / name).exists():
+            context.artifact(folder / name, kind=kind, description=what)
 
 
 def _metadata(outcome: Outcome, verdict: Verdict) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from qscope.v1.synthesize_pb2 import (
 )
 
 AT = "synthesize"
-#: What was written, among the artifacts.
-ANSWERS = "answers.jsonl"
+#: What was written, and what became of it, among the artifacts.
+ANSWERS, LEDGER = "answers.jsonl", "ledger.jsonl"
 
 
 @dataclass(frozen=True)

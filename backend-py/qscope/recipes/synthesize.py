@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from qscope.data.items import Benchmark
 from qscope.errors import Stopped
-from qscope.evaluation.items import Benchmark
 from qscope.evaluation.panel import subset_sizes
 from qscope.features.chat_server import Question, Usage
 from qscope.recipes.admission import admit
@@ -25,7 +25,7 @@ from qscope.recipes.synthesis_material import (
     texts_of,
 )
 from qscope.recipes.synthesis_report import Outcome, synthesis_lines, synthesis_report, write_outcome
-from qscope.recipes.synthesis_writer import Writing, open_ledger, open_server, open_writer
+from qscope.recipes.synthesis_writer import LEDGER, Writing, open_ledger, open_server, open_writer
 from qscope.runs import RunContext
 from qscope.runs.files import write_jsonl
 from qscope.runs.ledger import Ledger
@@ -149,7 +149,7 @@ def _written(
     reader: FiredReader,
     styles: Sequence[Style],
 ) -> Outcome:
-    ledger = open_ledger(context, "ledger.jsonl", "verdicts")
+    ledger = open_ledger(context, LEDGER, "verdicts")
     places = {slot.name: slot for slot in _slots(task, material)}
     loop = Loop(
         writing.writer,

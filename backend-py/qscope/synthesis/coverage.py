@@ -2,7 +2,7 @@
 
     Cov(D) = share of the targets that fire in any text of D
 
-The expected coverage of n texts drawn from a pool has the closed form of :mod:`qscope.evaluation.redundancy`: a target
+The expected coverage of n texts drawn from a pool has the closed form of :mod:`qscope.features.coverage`: a target
 that fires in m of N texts is missed by C(N - m, n) / C(N, n) of the draws.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.redundancy import coverage_curve, drawn_curves
+from qscope.features.coverage import coverage_curve, drawn_curves
+from qscope.features.footprints import Footprints
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qscope.data.items import Benchmark, read_benchmark
 from qscope.errors import UserError
-from qscope.evaluation.items import Benchmark, read_benchmark
 from qscope.v1.synthesize_pb2 import TextRows
 
 
@@ -17,7 +17,7 @@ def read_rows(source: TextRows, name: str, *, refuse_faults: bool, at: str) -> B
         at: experiment field of the source, for errors.
 
     Raises:
-        UserError: see :func:`qscope.evaluation.items.read_benchmark`; nothing is left after ``skip`` (TEXTS_SKIPPED).
+        UserError: see :func:`qscope.data.items.read_benchmark`; nothing is left after ``skip`` (TEXTS_SKIPPED).
     """
     if not source.source:
         return None

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qscope.data.items import Benchmark, Item
 from qscope.errors import UserError
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.items import Benchmark, Item
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
 from qscope.features.extract import extract
+from qscope.features.footprints import Footprints
 from qscope.features.shards import IDENTITY, Extract, whole_shards
 from qscope.models import capture_residuals
 from qscope.runs.files import read_json

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.overlap import overlap, overlap_min, shared_features
-from qscope.evaluation.redundancy import coverage_auc, coverage_curve, drawn_auc, drawn_curves, r_hat
+from qscope.evaluation.redundancy import coverage_auc, drawn_auc, r_hat
 from qscope.evaluation.subsets import covered_share, greedy_subset
+from qscope.features.coverage import coverage_curve, drawn_curves
+from qscope.features.footprints import Footprints
 
 ROWS = st.lists(st.lists(st.integers(0, 11), max_size=6), min_size=1, max_size=7)
 

@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from qscope.data.items import Benchmark, Item
 from qscope.errors import UserError
-from qscope.evaluation.footprints import Footprints
-from qscope.evaluation.items import Benchmark, Item
 from qscope.evaluation.panel import pearson, redundancy, spearman, tau_b
 from qscope.evaluation.scores import Panel, panel_measures, read_panel, subset_rankings
 from qscope.evaluation.suite import measure, overlaps
+from qscope.features.footprints import Footprints
 
 
 def benchmark(name: str, numbers: list[int]) -> Benchmark:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.overlap import ChanceOverlap
 from qscope.evaluation.subsets import covered_share, greedy_subset
 from qscope.evaluation.suite import (
@@ -23,6 +22,7 @@ from qscope.evaluation.suite import (
     stability,
     twins_of,
 )
+from qscope.features.footprints import Footprints
 
 
 def random_benchmark(seed: int, items: int, pool: range, per_item: int) -> Footprints:

@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import json_format
 
 from qscope.errors import UserError
-from qscope.evaluation.footprints import Footprints
 from qscope.evaluation.suite import Ending, measure
+from qscope.features.footprints import Footprints
 from qscope.recipes import plan as module
 from qscope.recipes.bench_redundancy import Items, warnings_of
 from qscope.recipes.plan import plan

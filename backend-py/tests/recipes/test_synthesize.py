@@ -12,9 +12,9 @@ import pytest
 import torch
 from google.protobuf import json_format
 
+from qscope.data.items import read_benchmark
 from qscope.embedded import heldout_text_path
 from qscope.errors import UserError
-from qscope.evaluation.items import read_benchmark
 from qscope.features.files import save_features
 from qscope.models import capture_residuals, load_model
 from qscope.recipes.plan import plan
@@ -182,6 +182,7 @@ def test_artifacts_and_lines(experiment, run) -> None:
         "coverage.csv",
         "faults.csv",
         "random.jsonl",
+        "ledger.jsonl",
         "report.json",
     }
     told = "\n".join(event.log.text for event in tail(folder.events) if event.HasField("log"))
@@ -331,6 +332,8 @@ def test_a_server_with_faults_writes_judges_and_responds(experiment, run, http_s
     folder = run(experiment(**endpoint_task(http_server(script))))
     found, rows = summary(folder), lines(folder, "synthetic.jsonl")
     assert rows
+    announced = {event.artifact.path for event in tail(folder.events) if event.HasField("artifact")}
+    assert {"artifacts/answers.jsonl", "artifacts/ledger.jsonl"} <= announced
     for row in rows:
         peak_F = counter.peaks(row["messages"][0]["content"])
         assert float(peak_F[row["metadata"]["feature"]]) == pytest.approx(row["metadata"]["activation"], rel=1e-3)
@@ -509,6 +512,9 @@ def test_a_resumed_run_keeps_the_targets_it_began_with(experiment, run, tmp_path
         if number == 3:
             begun = run(experiment(targets={**TASK["targets"], "feature_set": "latest"}))
             first = (begun.artifacts / "targets.csv").read_bytes()
+    # The newest set by now holds nothing, which a new run would be refused for.
+    newest = RunFolder.create(runs, experiment(), "explained-none")
+    save_features(FeatureSet(kind="contrast", model="embedded"), newest.artifacts)
     run(begun.experiment, begun)
     assert (begun.artifacts / "targets.csv").read_bytes() == first
     assert f"{LAYER}/3," in first.decode()

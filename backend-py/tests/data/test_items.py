@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from qscope.data.items import Item, read_benchmark
 from qscope.data.template import Template
 from qscope.errors import UserError
-from qscope.evaluation.items import Item, read_benchmark
 
 
 def refused(call) -> UserError:

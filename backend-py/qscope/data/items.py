@@ -1,4 +1,4 @@
-"""Items of a benchmark: what the model sees of each row."""
+"""Items of a benchmark, or of any other set of texts: what the model sees of each row."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _add(found: Benchmark, row: Record, number: int, template: Template) -> Faul
 
 
 def _empty(found: Benchmark, source: str, at: str) -> UserError:
-    message = f"The benchmark '{found.name}' has no item that can be used: '{source}'."
+    message = f"'{found.name}' has no item that can be used: '{source}'."
     if found.faults:
         first = found.faults[0]
         message += f" The first of {len(found.faults):,} rows left out: {first.place}: {first.why}."
