@@ -25,7 +25,8 @@ from qscope.evaluation.panel import (
     tau_b,
 )
 from qscope.evaluation.redundancy import r_hat
-from qscope.evaluation.suite import BenchmarkMeasure, Overlaps, matched_items, mean_known
+from qscope.evaluation.stability import matched_items, mean_known
+from qscope.evaluation.suite import BenchmarkMeasure, Overlaps
 from qscope.features.footprints import Footprints
 
 COLUMNS = ("model", "benchmark", "item", "score")
@@ -165,13 +166,14 @@ class SubsetRanking:
     """How well a subset ranks the panel: tau-b with the ranking by all items.
 
     Attributes:
-        name, share: which.
+        name, share, items: which.
         chosen: of the greedy subset.
         random_mean, random_sd: of random subsets of that size.
     """
 
     name: str
     share: float
+    items: int
     chosen: float
     random_mean: float
     random_sd: float
@@ -288,13 +290,13 @@ def subset_rankings(panel: Panel, measures: Sequence[BenchmarkMeasure], *, seed:
 
 def _subset_ranking(scores_MN: np.ndarray, name: str, part: Any, seed: int) -> SubsetRanking:
     if not ranks_models(scores_MN):
-        return SubsetRanking(name, part.share, math.nan, math.nan, math.nan)
+        return SubsetRanking(name, part.share, part.items, math.nan, math.nan, math.nan)
     whole_M = np.round(scores_MN.mean(1), 9)
     random = np.random.default_rng(seed)
     drawn = [random.permutation(scores_MN.shape[1])[: part.items] for _ in range(RANDOM_SUBSETS)]
     subsets = np.stack([scores_MN[:, list(chosen)].mean(1) for chosen in (part.chosen, *drawn)])
     tau = tau_b(whole_M, np.round(subsets, 9))
-    return SubsetRanking(name, part.share, float(tau[0]), float(tau[1:].mean()), float(tau[1:].std(ddof=1)))
+    return SubsetRanking(name, part.share, part.items, float(tau[0]), float(tau[1:].mean()), float(tau[1:].std(ddof=1)))
 
 
 def over_benchmarks(first_B: np.ndarray, second_B: np.ndarray, seed: int) -> Correlation:

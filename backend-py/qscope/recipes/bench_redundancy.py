@@ -11,9 +11,11 @@ import numpy as np
 from qscope import __version__
 from qscope.data.items import Benchmark, benchmark_of
 from qscope.errors import UserError
+from qscope.evaluation.advice import Advice, Ending, advise
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
 from qscope.evaluation.scores import Panel, panel_measures, read_panel
-from qscope.evaluation.suite import Advice, BenchmarkMeasure, Ending, Overlaps, advise, measure, overlaps, stability
+from qscope.evaluation.stability import stability
+from qscope.evaluation.suite import BenchmarkMeasure, Overlaps, measure, overlaps
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
 from qscope.features.footprints import Footprints

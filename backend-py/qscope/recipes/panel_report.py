@@ -9,10 +9,10 @@ import numpy as np
 
 from qscope.evaluation.scores import MIN_MODELS_PARTIAL, RANDOM_SUBSETS, Correlation, PanelMeasures
 from qscope.evaluation.suite import BenchmarkMeasure
+from qscope.recipes.subset_table import SubsetRow, subset_table
 from qscope.v1 import report_pb2 as pb
 
 _FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)
-_PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT, digits=0)
 
 
 def shown(value: Correlation) -> str:
@@ -134,24 +134,13 @@ def _subsets(measured: PanelMeasures) -> pb.ReportSection:
     return pb.ReportSection(
         heading="Ranking by subsets",
         text="Kendall's tau-b between the ranking of the models by a subset and by all items.",
-        table=pb.Table(
-            caption=f"Random: mean of {RANDOM_SUBSETS} subsets ± standard deviation",
-            columns=[
-                pb.TableColumn(name="benchmark", description="name of the benchmark"),
-                pb.TableColumn(name="of all", description="share of the items", format=_PERCENT),
-                pb.TableColumn(name="chosen", description="tau-b of the chosen items", format=_FIXED),
-                pb.TableColumn(name="random", description="tau-b of random items", format=_FIXED),
-            ],
-            rows=[
-                pb.TableRow(
-                    cells=[
-                        pb.TableCell(text=one.name),
-                        pb.TableCell(number=one.share),
-                        _cell(one.chosen),
-                        _cell(one.random_mean, one.random_sd, n=RANDOM_SUBSETS),
-                    ]
-                )
+        table=subset_table(
+            [
+                SubsetRow(one.name, one.items, one.share, one.chosen, one.random_mean, one.random_sd)
                 for one in measured.subsets
             ],
+            what="tau-b with the ranking by all items",
+            draws=RANDOM_SUBSETS,
+            form=_FIXED,
         ),
     )

@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from qscope.evaluation.advice import Advice, Ending
 from qscope.evaluation.panel import subset_sizes
-from qscope.evaluation.suite import (
-    RANDOM_SUBSETS,
-    Advice,
-    Agreement,
-    BenchmarkMeasure,
-    Ending,
-    Overlaps,
-    Stability,
-)
+from qscope.evaluation.stability import Agreement, Stability
+from qscope.evaluation.suite import RANDOM_SUBSETS, BenchmarkMeasure, Overlaps
 from qscope.features.coverage import coverage_curve
 from qscope.features.footprints import Footprints
+from qscope.recipes.subset_table import SubsetRow, subset_table
 from qscope.v1 import report_pb2 as pb
 
 _FIXED = pb.NumberFormat(style=pb.NUMBER_STYLE_FIXED, digits=3)
@@ -228,27 +223,14 @@ def _subsets(measures: Sequence[BenchmarkMeasure]) -> pb.ReportSection:
     return pb.ReportSection(
         heading="Subsets",
         text="Items chosen one after the other for the features not yet covered, against random items.",
-        table=pb.Table(
-            caption=f"Share of the benchmark's features kept; random: mean of {RANDOM_SUBSETS} ± standard deviation",
-            columns=[
-                pb.TableColumn(name="benchmark", description="name of the benchmark"),
-                pb.TableColumn(name="items", description="in the subset", format=_COUNT),
-                pb.TableColumn(name="of all", description="share of the items", format=_PERCENT),
-                pb.TableColumn(name="chosen", description="features kept by the chosen items", format=_PERCENT),
-                pb.TableColumn(name="random", description="features kept by random items", format=_PERCENT),
-            ],
-            rows=[
-                pb.TableRow(
-                    cells=[
-                        pb.TableCell(text=measured.name),
-                        _cell(part.items),
-                        _cell(part.share),
-                        _cell(part.covered),
-                        pb.TableCell(number=part.random_mean, spread=part.random_sd, n=RANDOM_SUBSETS),
-                    ]
-                )
+        table=subset_table(
+            [
+                SubsetRow(measured.name, part.items, part.share, part.covered, part.random_mean, part.random_sd)
                 for measured in measures
                 for part in measured.subsets
             ],
+            what="share of the benchmark's features kept",
+            draws=RANDOM_SUBSETS,
+            form=_PERCENT,
         ),
     )

@@ -10,7 +10,8 @@ import pytest
 from google.protobuf import json_format
 
 from qscope.errors import UserError
-from qscope.evaluation.suite import Ending, measure
+from qscope.evaluation.advice import Ending
+from qscope.evaluation.suite import measure
 from qscope.features.footprints import Footprints
 from qscope.recipes import plan as module
 from qscope.recipes.bench_redundancy import Items, warnings_of

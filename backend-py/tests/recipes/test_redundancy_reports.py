@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from qscope.evaluation.advice import Ending, advise
 from qscope.evaluation.scores import Panel, PanelMeasures, panel_measures
-from qscope.evaluation.suite import Ending, advise, measure, overlaps, stability
+from qscope.evaluation.stability import stability
+from qscope.evaluation.suite import measure, overlaps
 from qscope.features.footprints import Footprints
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines

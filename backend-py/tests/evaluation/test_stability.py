@@ -1,0 +1,57 @@
+"""Stability of R-hat: the same story, a reversed one, and one of size alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from qscope.evaluation.stability import matched_items, matched_size, r_hat_matched, stability
+from qscope.features.footprints import Footprints
+from tests.evaluation.conftest import random_benchmark
+
+
+def test_the_same_story_agrees_and_a_reversed_one_does_not():
+    # More items from one pool repeat themselves more.
+    suite = {f"b{n}": random_benchmark(n, 40 + 20 * n, range(100), 5) for n in range(5)}
+    backwards = {f"b{n}": random_benchmark(n, 120 - 20 * n, range(100), 5) for n in range(5)}
+    found = stability({(1, "x"): suite, (2, "x"): suite, (3, "y"): backwards}, (1, "x"), draws=10, seed=1)
+    one, other = found.others
+    assert [(one.layer, one.rule), (other.layer, other.rule)] == [(2, "x"), (3, "y")]
+    assert (one.r_hat, one.r_hat_matched, one.overlap) == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    assert other.r_hat == pytest.approx(-1)
+    assert (found.matched_items, found.draws) == (40, 10)
+    assert found.halves > 0.9
+    assert found.halves_sd < 0.2
+
+
+def test_size_alone_is_no_stability():
+    """Benchmarks alike in all but their number of items."""
+    suite = {f"b{n}": random_benchmark(n, 20 * 2**n, range(3000), 5) for n in range(7)}
+    found = stability({(1, "x"): suite}, (1, "x"), draws=20, seed=1)
+    assert found.items > 0.9
+    assert found.halves > 0.9
+    assert abs(found.halves_matched) < 0.4
+    varied = {f"b{n}": random_benchmark(n, 200, range(20 * 2**n), 5) for n in range(7)}
+    assert stability({(1, "x"): varied}, (1, "x"), draws=20, seed=1).halves_matched > 0.9
+
+
+def test_matched_items_are_the_same_at_every_layer_and_leave_small_benchmarks_out():
+    sizes = {"a": 50, "b": 19, "c": 30}
+    suite, other = ({name: random_benchmark(seed, n, range(99), 5) for name, n in sizes.items()} for seed in (0, 1))
+    assert matched_size(suite) == 30
+    found, again = (matched_items(one, draws=3, seed=2) for one in (suite, other))
+    assert [len(found[name]) for name in sizes] == [3, 0, 3]
+    assert all(len(set(some.tolist())) == 30 for name in sizes for some in found[name])
+    for name in sizes:
+        np.testing.assert_array_equal(found[name], again[name])
+    assert math.isnan(r_hat_matched(suite, draws=3, seed=2)[1])
+
+
+def test_two_benchmarks_cannot_agree_by_rank():
+    suite = {name: Footprints.of([[1], [2]]) for name in "ab"}
+    found = stability({(1, "x"): suite, (2, "x"): suite}, (1, "x"), draws=3, seed=0)
+    assert math.isnan(found.others[0].r_hat)
+    assert all(map(math.isnan, (found.items, found.halves, found.halves_matched)))
+    assert found.matched_items == 0
