@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -74,14 +75,34 @@ def advise(
         endings: what benchmarks end in. Features are looked at there, so two that end alike overlap for that reason
             too: chance is then what the others that end so give, and without any nothing is known.
     """
-    return tuple(_advice(index, measures, shared, others, endings or {}) for index in range(len(measures)))
+    elsewhere = [_Suite(other) for other in others]
+    return tuple(_advice(index, measures, shared, elsewhere, endings or {}) for index in range(len(measures)))
+
+
+class _Suite:
+    """The same benchmarks at another layer or under another rule."""
+
+    def __init__(self, suite: Mapping[str, Footprints]) -> None:
+        self._parts = list(suite.values())
+
+    @cached_property
+    def _by_chance(self) -> ChanceOverlap:
+        return ChanceOverlap(self._parts)
+
+    def contains(self, index: int, host: int, rest: Sequence[int] | None) -> bool:
+        """Whether it says as well that one benchmark is contained in another, with ``rest`` for chance."""
+        one, other = self._parts[index].features_U, self._parts[host].features_U
+        if not len(one):
+            return False
+        share = len(np.intersect1d(one, other, assume_unique=True)) / len(one)
+        return share >= MERGE_FROM and bool(excess(share, self._by_chance.of(index, host, rest)) >= EXCESS_FROM)
 
 
 def _advice(
     index: int,
     measures: Sequence[BenchmarkMeasure],
     shared: Overlaps,
-    others: Sequence[Mapping[str, Footprints]],
+    others: Sequence[_Suite],
     endings: Mapping[str, Ending],
 ) -> Advice:
     one = measures[index]
@@ -125,7 +146,7 @@ def _advice(
             if not excess(shared.directed[index, host], chance) >= EXCESS_FROM:
                 doubtful = doubtful or f"{_inside(index, host, shared)}{among_alike}"
                 continue
-        agreeing = sum(_contained(index, host, suite, alike) for suite in others)
+        agreeing = sum(other.contains(index, host, alike) for other in others)
         among = f"{agreeing} of {len(others)} other layers and rules"
         if agreeing >= HOLDS_FROM * len(others):
             agreed = f"; so at {among}" if others else ""
@@ -172,13 +193,3 @@ def _of_smaller(i: int, j: int, shared: Overlaps) -> float:
 
 def _or_low(value: float) -> float:
     return -math.inf if math.isnan(value) else float(value)
-
-
-def _contained(index: int, host: int, suite: Mapping[str, Footprints], rest: Sequence[int] | None) -> bool:
-    """Whether another layer or rule says as well that one benchmark is contained in another."""
-    parts = list(suite.values())
-    one, other = parts[index].features_U, parts[host].features_U
-    if not len(one):
-        return False
-    share = len(np.intersect1d(one, other, assume_unique=True)) / len(one)
-    return share >= MERGE_FROM and bool(excess(share, ChanceOverlap(parts).of(index, host, rest)) >= EXCESS_FROM)

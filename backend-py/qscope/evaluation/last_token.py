@@ -146,18 +146,16 @@ def footprints_of(extract: Extract, layers: Sequence[int], rules: Sequence[Rule]
         layers: layers wanted.
         rules: rules of different names.
     """
-    parts: dict[tuple[int, str], list[tuple[np.ndarray, np.ndarray]]] = {
-        (layer, rule.name): [] for layer in layers for rule in rules
-    }
-    items = 0
+    parts: dict[tuple[int, str], list[Footprints]] = {(layer, rule.name): [] for layer in layers for rule in rules}
     for shard in extract.shards():
-        items += len(shard.number_R)
         for layer in layers:
             row_P, feature_P, value_P = _of_layer(shard, layer)
             for rule in rules:
                 chosen_P = rule.select(row_P, value_P)
-                parts[layer, rule.name].append((row_P[chosen_P], feature_P[chosen_P]))
-    return {key: _joined(found, items) for key, found in parts.items()}
+                item_P = row_P[chosen_P] - shard.first_row
+                parts[layer, rule.name].append(_footprints(item_P, feature_P[chosen_P], len(shard.number_R)))
+    # One by one out of the parts: no more than one is held twice.
+    return {key: _joined(parts.pop(key)) for key in list(parts)}
 
 
 def endings(extract: Extract) -> np.ndarray:
@@ -170,11 +168,18 @@ def _of_layer(shard: Shard, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return shard.row_P[here_P], shard.feature_P[here_P], shard.value_P[here_P]
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]], items: int) -> Footprints:
-    row_P, feature_P = (
-        np.concatenate([part[index] for part in parts]).astype(np.int64) if parts else np.zeros(0, np.int64)
-        for index in (0, 1)
+def _footprints(item_P: np.ndarray, feature_P: np.ndarray, items: int) -> Footprints:
+    lengths_N = np.bincount(item_P, minlength=items)
+    offset_N = np.concatenate([[0], np.cumsum(lengths_N)]).astype(np.int64)
+    return Footprints(offset_N, feature_P[np.lexsort((feature_P, item_P))])
+
+
+def _joined(shards: list[Footprints]) -> Footprints:
+    """Footprints of the items of all shards, in order."""
+    if not shards:
+        return Footprints.of([])
+    lengths_N = np.concatenate([np.diff(part.offset_N) for part in shards])
+    return Footprints(
+        np.concatenate([[0], np.cumsum(lengths_N)]).astype(np.int64),
+        np.concatenate([part.feature_P for part in shards]),
     )
-    order_P = np.lexsort((feature_P, row_P))
-    offset_N = np.searchsorted(row_P[order_P], np.arange(items + 1))
-    return Footprints(offset_N.astype(np.int64), feature_P[order_P])

@@ -4,7 +4,7 @@ chance: in a small SAE two benchmarks that light most of it overlap whatever the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,18 +12,27 @@ from qscope.features.footprints import Footprints
 
 _NEWTON_STEPS = 100
 _LEAST_ROOM = 0.05
+_FEATURES_AT_ONCE = 1 << 12
 
 
 def shared_features(benchmarks: Sequence[Footprints]) -> np.ndarray:
     """|F_i n F_j| for every pair, int64; the diagonal holds |F_i|."""
-    count = len(benchmarks)
-    shared = np.zeros((count, count), dtype=np.int64)
-    for i, one in enumerate(benchmarks):
-        shared[i, i] = len(one.features_U)
-        for j in range(i):
-            both = np.intersect1d(one.features_U, benchmarks[j].features_U, assume_unique=True)
-            shared[i, j] = shared[j, i] = len(both)
+    features_U, slots = _union(benchmarks)
+    shared = np.zeros((len(benchmarks), len(benchmarks)), dtype=np.int64)
+    for start in range(0, len(features_U), _FEATURES_AT_ONCE):
+        # Products of zeros and ones, in float32 for its speed: sums of so few of them are exact.
+        has_BU = np.zeros((len(benchmarks), min(_FEATURES_AT_ONCE, len(features_U) - start)), dtype=np.float32)
+        for has_U, slot in zip(has_BU, slots, strict=True):
+            begin, end = np.searchsorted(slot, (start, start + has_BU.shape[1]))
+            has_U[slot[begin:end] - start] = 1
+        shared += (has_BU @ has_BU.T).astype(np.int64)
     return shared
+
+
+def _union(benchmarks: Sequence[Footprints]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The features of all benchmarks, ascending, and for each benchmark the places of its own among them."""
+    features_U = np.unique(np.concatenate([part.features_U for part in benchmarks]))
+    return features_U, [np.searchsorted(features_U, part.features_U) for part in benchmarks]
 
 
 def overlap(shared: np.ndarray) -> np.ndarray:
@@ -56,11 +65,10 @@ class ChanceOverlap:
     """
 
     def __init__(self, benchmarks: Sequence[Footprints]) -> None:
-        features_U = np.unique(np.concatenate([part.features_U for part in benchmarks]))
-        self._rate_BU = np.zeros((len(benchmarks), len(features_U)))
-        for rate_U, part in zip(self._rate_BU, benchmarks, strict=True):
-            rate_U[np.searchsorted(features_U, part.features_U)] = part.count_U / part.items
-        self._total_U = self._rate_BU.sum(0)
+        features_U, self._slots = _union(benchmarks)
+        # By the features that are there: benchmarks x all features would be mostly zeros in a large SAE.
+        self._rates = [part.count_U / part.items for part in benchmarks]
+        self._total_U = self._sum_of(range(len(benchmarks)), len(features_U))
         #: The last number of items found for each j, where the next search begins.
         self._items_B = np.zeros(len(benchmarks))
 
@@ -71,18 +79,20 @@ class ChanceOverlap:
             i, j: places of the two benchmarks.
             rest: places of those that stand for the rest of the suite, neither i nor j; None takes all.
         """
-        others = len(self._rate_BU) - 2 if rest is None else len(rest)
-        mine_U, size = self._rate_BU[i] > 0, int((self._rate_BU[j] > 0).sum())
-        if others < 1 or not size or not mine_U.any():
+        others = len(self._slots) - 2 if rest is None else len(rest)
+        mine, size = self._slots[i], len(self._slots[j])
+        if others < 1 or not size or not len(mine):
             return math.nan
-        total_U = (
-            self._total_U - self._rate_BU[i] - self._rate_BU[j] if rest is None else self._rate_BU[list(rest)].sum(0)
-        )
-        rest_U = total_U / others
+        if rest is None:
+            rest_U = self._total_U / others
+            for one in (i, j):
+                rest_U[self._slots[one]] -= self._rates[one] / others
+        else:
+            rest_U = self._sum_of(rest, len(self._total_U)) / others
         # What remains of a sum taken away again.
         there_U = rest_U > 1e-12
         if there_U.sum() <= size:
-            return float(there_U[mine_U].mean())
+            return float(there_U[mine].mean())
         log_U = np.log1p(-np.where(there_U, np.minimum(rest_U, 1 - 1e-12), 0.0))
         # The expected number of features is concave in t, so Newton's steps come from below and never pass the root.
         t = self._items_B[j]
@@ -93,11 +103,17 @@ class ChanceOverlap:
                 break
             t = max(0.0, t + short / -(log_U * absent_U).sum())
         self._items_B[j] = t
-        return float((1 - np.exp(t * log_U[mine_U])).mean())
+        return float((1 - np.exp(t * log_U[mine])).mean())
+
+    def _sum_of(self, benchmarks: Iterable[int], features: int) -> np.ndarray:
+        total_U = np.zeros(features)
+        for one in benchmarks:
+            total_U[self._slots[one]] += self._rates[one]
+        return total_U
 
     def matrix(self) -> np.ndarray:
         """chance[i, j] of every pair; NaN on the diagonal."""
-        count = len(self._rate_BU)
+        count = len(self._slots)
         # By columns: the search for t begins where that of the same j ended.
         columns = [[self.of(i, j) if i != j else math.nan for i in range(count)] for j in range(count)]
         return np.array(columns).T

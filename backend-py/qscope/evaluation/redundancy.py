@@ -23,11 +23,20 @@ from qscope.features.footprints import Footprints
 
 def r_hat(footprints: Footprints) -> float:
     """R-hat; NaN for a benchmark that activates nothing."""
-    features = len(footprints.features_U)
-    if features == 0:
+    return r_hat_of(footprints.count_U, footprints.items)
+
+
+def r_hat_of(count_F: np.ndarray, items: int) -> float:
+    """R-hat from the number of items that activate each feature; NaN where none activates any.
+
+    Args:
+        count_F: m_j; features of no item do not count.
+        items: N.
+    """
+    count_U = count_F[count_F > 0].astype(np.float64)
+    if not len(count_U):
         return math.nan
-    count_U = footprints.count_U.astype(np.float64)
-    return (footprints.items + 1) / features**2 * float((count_U / (count_U + 1)).sum())
+    return (items + 1) / len(count_U) ** 2 * float((count_U / (count_U + 1)).sum())
 
 
 def coverage_auc(footprints: Footprints) -> float:

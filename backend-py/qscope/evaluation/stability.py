@@ -10,7 +10,7 @@ import numpy as np
 
 from qscope.evaluation.overlap import overlap_min, shared_features
 from qscope.evaluation.panel import spearman
-from qscope.evaluation.redundancy import r_hat
+from qscope.evaluation.redundancy import r_hat, r_hat_of
 from qscope.evaluation.suite import MIN_ITEMS
 from qscope.features.footprints import Footprints
 
@@ -116,7 +116,13 @@ def matched_items(suite: Mapping[str, Footprints], *, draws: int, seed: int) -> 
 def r_hat_matched(suite: Mapping[str, Footprints], *, draws: int, seed: int) -> np.ndarray:
     """R-hat of every benchmark at matched size, mean over random subsets; NaN for those with fewer items."""
     chosen = matched_items(suite, draws=draws, seed=seed)
-    return np.array([mean_known([r_hat(part.take(some)) for some in chosen[name]]) for name, part in suite.items()])
+    size = matched_size(suite)
+    return np.array(
+        [
+            mean_known([r_hat_of(count_U, size) for count_U in part.counts_among(chosen[name])])
+            for name, part in suite.items()
+        ]
+    )
 
 
 def mean_known(values: Sequence[float]) -> float:
@@ -134,16 +140,15 @@ def rank_agreement(one_N: np.ndarray, other_N: np.ndarray) -> float:
 def _halves_agreement(suite: Mapping[str, Footprints], size: int, draws: int, seed: int) -> tuple[float, float]:
     """Of halves, or of ``size`` items on either side where it is not 0."""
     random = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        sides: tuple[list[float], list[float]] = ([], [])
-        for part in suite.values():
-            order_N = random.permutation(part.items)
-            half = size or part.items // 2
-            for side, begin in zip(sides, (0, half), strict=True):
-                enough = part.items >= 2 * half
-                side.append(r_hat(part.take(order_N[begin : begin + half])) if enough else math.nan)
-        found.append(rank_agreement(np.array(sides[0]), np.array(sides[1])))
+    orders = [[random.permutation(part.items) for part in suite.values()] for _ in range(draws)]
+    sides = np.full((draws, 2, len(suite)), math.nan)
+    for place, part in enumerate(suite.values()):
+        half = size or part.items // 2
+        if part.items < 2 * half:
+            continue
+        halves = (order[place][begin : begin + half] for order in orders for begin in (0, half))
+        sides[:, :, place] = np.array([r_hat_of(count_U, half) for count_U in part.counts_among(halves)]).reshape(-1, 2)
+    found = [rank_agreement(*both) for both in sides]
     known = [value for value in found if not math.isnan(value)]
     if len(known) < 2:
         return mean_known(known), math.nan

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from qscope.evaluation.overlap import ChanceOverlap, excess, overlap, overlap_min, shared_features
 from qscope.evaluation.redundancy import coverage_auc, drawn_auc, r_hat
-from qscope.evaluation.subsets import covered_share, greedy_subset
+from qscope.evaluation.subsets import covered_share, covered_shares, greedy_subset
 from qscope.features.footprints import Footprints
 
 #: Items below which a benchmark says too little to be compared or advised on.
@@ -138,7 +139,7 @@ def _subsets(footprints: Footprints, shares: Collection[float], seed: int) -> di
     found = {}
     for share in shares:
         chosen = largest[: size[share]]
-        drawn = [covered_share(footprints, order_N[: size[share]]) for order_N in orders]
+        drawn = covered_shares(footprints, (order_N[: size[share]] for order_N in orders))
         found[share] = SubsetMeasure(
             share,
             size[share],
@@ -173,12 +174,12 @@ class Overlaps:
     elsewhere: np.ndarray
     by_chance: ChanceOverlap
 
-    @property
+    @cached_property
     def excess(self) -> np.ndarray:
         """How far ``directed`` goes beyond chance: 0 is chance, 1 all there is."""
         return excess(self.directed, self.chance)
 
-    @property
+    @cached_property
     def excess_smaller(self) -> np.ndarray:
         """The same of the smaller of two benchmarks in the larger; symmetric."""
         size_B = self.size_B

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ class Footprints:
 
     Attributes:
         offset_N: where each item's features begin, and at last the end; N + 1 numbers.
-        feature_P: the features, ascending and distinct within an item; int64.
+        feature_P: the features, ascending and distinct within an item; int32 or int64.
     """
 
     offset_N: np.ndarray
@@ -43,12 +43,19 @@ class Footprints:
     @cached_property
     def features_U(self) -> np.ndarray:
         """F(D), the union over items (eq. 3), ascending."""
-        return np.unique(self.feature_P)
+        return self._union[0]
 
     @cached_property
     def count_U(self) -> np.ndarray:
         """For each feature of the union the items that activate it: m_j."""
-        return np.unique(self.feature_P, return_counts=True)[1]
+        return self._union[1]
+
+    @cached_property
+    def _union(self) -> tuple[np.ndarray, np.ndarray]:
+        # Counted, not sorted: features are numbered from 0, and far fewer than pairs.
+        count_F = np.bincount(self.feature_P)
+        features_U = np.flatnonzero(count_F)
+        return features_U, count_F[features_U]
 
     @cached_property
     def _by_feature(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,12 +79,28 @@ class Footprints:
             return np.zeros(0, dtype=rank_N.dtype)
         return np.minimum.reduceat(rank_N[item_P], start_U[:-1])
 
+    def counts_among(self, subsets: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """For each of several subsets of the items, how many of its items activate each feature of the union.
+
+        What :meth:`take` would count, without sorting a subset's features again.
+
+        Args:
+            subsets: places of items, distinct within a subset.
+        """
+        slot_F = np.zeros(self.features_U[-1] + 1 if len(self.features_U) else 0, dtype=np.int32)
+        slot_F[self.features_U] = np.arange(len(self.features_U))
+        slot_P = slot_F[self.feature_P]
+        for chosen in subsets:
+            yield np.bincount(slot_P[self._pairs_of(chosen)], minlength=len(self.features_U))
+
     def take(self, items: Sequence[int] | np.ndarray) -> Footprints:
         """The same of some items, in the order given."""
         chosen = np.asarray(items, dtype=np.int64)
-        lengths = np.diff(self.offset_N)[chosen]
-        starts = np.repeat(self.offset_N[chosen] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        return Footprints(
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            self.feature_P[starts + np.arange(int(lengths.sum()))],
-        )
+        ends = np.cumsum(np.diff(self.offset_N)[chosen])
+        return Footprints(np.concatenate([[0], ends]).astype(np.int64), self.feature_P[self._pairs_of(chosen)])
+
+    def _pairs_of(self, chosen: np.ndarray) -> np.ndarray:
+        """Where the features of some items stand, item after item."""
+        lengths = self.offset_N[chosen + 1] - self.offset_N[chosen]
+        ends = np.cumsum(lengths)
+        return np.repeat(self.offset_N[chosen] - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qscope.evaluation import overlap as overlap_module
 from qscope.evaluation.overlap import overlap, overlap_min, shared_features
 from qscope.evaluation.redundancy import coverage_auc, drawn_auc, r_hat
 from qscope.evaluation.subsets import covered_share, greedy_subset
@@ -105,10 +107,19 @@ def test_footprints_are_the_sets_of_their_rows(rows, data) -> None:
         mine = taken.feature_P[taken.offset_N[place] : taken.offset_N[place + 1]]
         assert mine.tolist() == sorted(set(rows[item]))
         assert footprints.features_U[footprints.slots_of(item)].tolist() == sorted(set(rows[item]))
+    subsets = [np.unique(np.array(chosen, dtype=np.int64)), np.arange(len(rows)), np.zeros(0, np.int64)]
+    for some, count_U in zip(subsets, footprints.counts_among(subsets), strict=True):
+        assert count_U.tolist() == [sum(f in rows[item] for item in some) for f in footprints.features_U]
 
 
-@given(st.lists(ROWS, min_size=1, max_size=4))
-def test_overlaps_are_those_of_the_unions(benchmarks) -> None:
+@pytest.mark.parametrize("at_once", [overlap_module._FEATURES_AT_ONCE, 3])
+@given(benchmarks=st.lists(ROWS, min_size=1, max_size=4))
+def test_overlaps_are_those_of_the_unions(benchmarks, at_once) -> None:
+    with mock.patch.object(overlap_module, "_FEATURES_AT_ONCE", at_once):
+        _check_overlaps(benchmarks)
+
+
+def _check_overlaps(benchmarks: list[list[list[int]]]) -> None:
     unions = [set().union(*map(set, rows)) for rows in benchmarks]
     shared = shared_features([Footprints.of(rows) for rows in benchmarks])
     for i, one in enumerate(unions):
@@ -137,6 +148,24 @@ def test_greedy_takes_the_largest_gain_each_time_and_keeps_its_bound(rows, seed)
         whole = len(footprints.features_U)
         assert covered_share(footprints, np.array(chosen[:size])) >= (1 - 1 / math.e) * best / whole - 1e-12
     assert greedy_subset(footprints, 1, seed)[0] == chosen[0]
+
+
+def plain_greedy(rows: list[list[int]], size: int, seed: int) -> list[int]:
+    """Every gain counted anew each time, over all items."""
+    tie = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    chosen: list[int] = []
+    for _ in range(size):
+        covered = set().union(*(rows[item] for item in chosen))
+        left = [item for item in range(len(rows)) if item not in chosen]
+        chosen.append(max(left, key=lambda item: (len(set(rows[item]) - covered), tie[item])))
+    return chosen
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 20), max_size=6), min_size=1, max_size=25), st.integers(0, 9), st.data())
+def test_greedy_chooses_what_counting_everything_anew_chooses(rows, seed, data) -> None:
+    size = data.draw(st.integers(0, len(rows)))
+    assert greedy_subset(Footprints.of(rows), size, seed).tolist() == plain_greedy(rows, size, seed)
 
 
 def test_ties_fall_differently_by_seed() -> None:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from qscope.evaluation.panel import spearman
+from qscope.evaluation.redundancy import r_hat
 from qscope.evaluation.stability import matched_items, matched_size, r_hat_matched, stability
 from qscope.features.footprints import Footprints
 from tests.evaluation.conftest import random_benchmark
@@ -47,6 +49,30 @@ def test_matched_items_are_the_same_at_every_layer_and_leave_small_benchmarks_ou
     for name in sizes:
         np.testing.assert_array_equal(found[name], again[name])
     assert math.isnan(r_hat_matched(suite, draws=3, seed=2)[1])
+
+
+def test_matched_sizes_and_halves_are_those_of_the_items_taken_one_by_one():
+    """Counted within the whole benchmark; here each subset is taken out of it and measured by itself."""
+    suite = {f"b{n}": random_benchmark(n, 30 + 15 * n, range(50 + 40 * n), 5) for n in range(5)}
+    draws, seed = 6, 3
+    chosen = matched_items(suite, draws=draws, seed=seed)
+    plain = [np.mean([r_hat(part.take(some)) for some in chosen[name]]) for name, part in suite.items()]
+    np.testing.assert_allclose(r_hat_matched(suite, draws=draws, seed=seed), plain)
+    found = stability({(1, "x"): suite}, (1, "x"), draws=draws, seed=seed)
+    for mean, size in ((found.halves, 0), (found.halves_matched, found.matched_items // 2)):
+        random, by_draw = np.random.default_rng(seed), []
+        for _ in range(draws):
+            orders = {name: random.permutation(part.items) for name, part in suite.items()}
+            one, other = (
+                [
+                    r_hat(part.take(orders[name][side * half : (side + 1) * half]))
+                    for name, part in suite.items()
+                    for half in [size or part.items // 2]
+                ]
+                for side in (0, 1)
+            )
+            by_draw.append(spearman(np.array(one), np.array(other)))
+        assert mean == pytest.approx(np.mean(by_draw))
 
 
 def test_two_benchmarks_cannot_agree_by_rank():
