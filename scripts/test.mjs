@@ -1,4 +1,5 @@
-// All tests, stage by stage; --quick leaves out the end-to-end tests and those marked slow.
+// All tests, stage by stage; --quick leaves out the end-to-end tests and those marked slow, --check all but what needs
+// no test runner: generated code, formatting, lint, types.
 // Every stage runs even when an earlier one failed, so that one run shows all that is wrong.
 import { spawn } from 'node:child_process';
 import path from 'node:path';
@@ -7,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
 const quick = process.argv.includes('--quick');
+const checkOnly = process.argv.includes('--check');
 const python = path.join(root, 'backend-py', '.venv', 'bin', 'python');
 const node = process.execPath;
 const bin = (name) => path.join('node_modules', '.bin', name);
@@ -16,15 +18,23 @@ const stages = [
   { name: 'generated code is fresh', command: [node, 'scripts/check-generated.mjs'] },
   { name: 'biome', command: [bin('biome'), 'ci', '--error-on-warnings', '--colors=off', '.'] },
   { name: 'ruff', command: [python, '-m', 'ruff', 'check', '.'], cwd: 'backend-py' },
-  { name: 'TypeScript unit tests', command: [bin('vitest'), 'run', '--project', 'unit'] },
-  {
-    name: 'Python tests',
-    command: [python, '-m', 'pytest', ...(quick ? ['-m', 'not slow'] : [])],
-    cwd: 'backend-py',
-    env: { OMP_NUM_THREADS: '2' },
-  },
-  ...(quick ? [] : [{ name: 'end-to-end tests', command: [bin('vitest'), 'run', '--project', 'end-to-end'] }]),
+  { name: 'ruff format', command: [python, '-m', 'ruff', 'format', '--check', '.'], cwd: 'backend-py' },
+  { name: 'types', command: [bin('tsc'), '-p', 'cli/tsconfig.json', '--noEmit'] },
+  ...(checkOnly ? [] : tests()),
 ];
+
+function tests() {
+  return [
+    { name: 'TypeScript unit tests', command: [bin('vitest'), 'run', '--project', 'unit'] },
+    {
+      name: 'Python tests',
+      command: [python, '-m', 'pytest', ...(quick ? ['-m', 'not slow'] : [])],
+      cwd: 'backend-py',
+      env: { OMP_NUM_THREADS: '2' },
+    },
+    ...(quick ? [] : [{ name: 'end-to-end tests', command: [bin('vitest'), 'run', '--project', 'end-to-end'] }]),
+  ];
+}
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 const results = [];
