@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from qscope.errors import Stopped, UserError
+from qscope.errors import UserError
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model
-from qscope.models.generation import Generation, TextStream, refuse_beyond_context
+from qscope.models.generation import Generation, TextStream
 from qscope.models.kernels import implementation_facts
-from qscope.models.prompts import Prompt, render_prompt
 from qscope.recipes.admission import admit
-from qscope.recipes.feature_parts import as_json
-from qscope.recipes.shared import open_tokens, pin_feature_files, pinned, place_of_saes
+from qscope.recipes.shared import pinned, place_of_saes
+from qscope.recipes.steer_arms import Arm, Asked, arms_of, prefixed, prompts_of, refuse_long_prefix
+from qscope.recipes.steer_costs import capability_of, side_effects_of
 from qscope.recipes.steer_report import stability_line, steering_lines, steering_report, task_lines, usable_sentence
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
-from qscope.runs.ledger import Ledger, key_of
 from qscope.runs.lines import JsonLines
-from qscope.steering.baselines import class_means, diff_in_means, sdcv, with_directions
 from qscope.steering.batch import SteeredBatch
-from qscope.steering.calibration import measure_activity
-from qscope.steering.capability import FoundTasks, find_tasks, limit_of, measure_task, refuse_without_room
-from qscope.steering.controls import control_arm, refuse_meaningless_controls, with_factor
+from qscope.steering.capability import find_tasks, refuse_without_room
+from qscope.steering.controls import refuse_meaningless_controls
 from qscope.steering.proof import RowProof
-from qscope.steering.resolve import ResolvedSpec
-from qscope.steering.resolver import SpecResolver
 from qscope.steering.saes import NoSaes, Saes, StoredSaes
 from qscope.steering.scales import Scales
-from qscope.steering.side_effects import compression, ends_in_loop, languages, neutral_costs, repeated_ngrams
+from qscope.steering.side_effects import compression, ends_in_loop, languages, repeated_ngrams
 from qscope.steering.summary import summarise, usable_range
-from qscope.v1 import inference_pb2, steer_pb2
-from qscope.v1.steer_pb2 import CapabilityTasks
+from qscope.v1 import inference_pb2
 from qscope.v1.steering_pb2 import STEERING_OP_ADD, STEERING_OP_CLAMP_MIN, STEERING_OP_SCALE, SteeringSpec
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to run the prompts: ``unsteered``, ``steered`` or a control, at one factor."""
-
-    name: str
-    factor: float
-    spec: ResolvedSpec
-    prefix: str = ""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A prompt, and the paraphrase it is a wording of, if any."""
-
-    prompt: Prompt
-    paraphrase: int | None
 
 
 @dataclass(frozen=True)
@@ -89,26 +61,18 @@ def run(context: RunContext) -> None:
         refuse_without_room(loaded, found)
     for fact in implementation_facts(loaded):
         context.info(fact)
-    tools = _Tools(_open_saes(context, loaded))
-    prompts = _prompts(context, loaded)
-    _refuse_long_prefix(context, loaded, prompts)
-    arms = _arms(context, loaded, tools)
+    saes = _open_saes(context, loaded)
+    prompts = prompts_of(context, loaded)
+    refuse_long_prefix(context, loaded, prompts)
+    arms, scales = arms_of(context, loaded, saes)
     context.info(f"{len(prompts)} prompts x {task.samples} samples x {len(arms)} arms")
 
-    rows = _generate(context, loaded, prompts, arms, tools.saes)
-    costs = _side_effects(context, loaded, arms, tools.saes)
+    rows = _generate(context, loaded, prompts, arms, saes)
+    costs = side_effects_of(context, loaded, arms, saes)
     if found is not None:
-        for key, scores in _capability(context, loaded, arms, tools.saes, found).items():
+        for key, scores in capability_of(context, loaded, arms, saes, found).items():
             costs[key] = {**costs.get(key, {}), "tasks": scores}
-    _report(context, loaded, rows, costs, tools.scales)
-
-
-@dataclass
-class _Tools:
-    """What every arm needs: the SAEs, and what was measured about their features."""
-
-    saes: Saes
-    scales: Scales = field(default_factory=Scales)
+    _report(context, loaded, rows, costs, scales)
 
 
 def _open_saes(context: RunContext, loaded: LoadedModel) -> Saes:
@@ -118,145 +82,6 @@ def _open_saes(context: RunContext, loaded: LoadedModel) -> Saes:
     except UserError as error:
         return NoSaes(error)
     return StoredSaes(place, loaded, offline=offline, tell=context.info, warn=context.warning, at="steer.sae")
-
-
-def _prompts(context: RunContext, loaded: LoadedModel) -> list[Asked]:
-    """What every arm is asked: the prompts, then each wording of each paraphrase; without either, starts of text."""
-    task = context.experiment.steer
-    texts = [(text, f"steer.prompts[{index}]", None) for index, text in enumerate(task.prompts)]
-    texts += [
-        (text, f"steer.paraphrases[{group}].prompts[{index}]", group)
-        for group, paraphrase in enumerate(task.paraphrases)
-        for index, text in enumerate(paraphrase.prompts)
-    ]
-    given = bool(texts)
-    if not given:
-        texts = [(text, "steer.prompt_text", None) for text in _beginnings(context, loaded)]
-    asked = []
-    for text, at, group in texts:
-        prompt = render_prompt(loaded.tokenizer, text, task.format, at=at)
-        where = at if given else "steer.sampling.max_tokens"
-        refuse_beyond_context(loaded, len(prompt), task.sampling.max_tokens, at=where)
-        asked.append(Asked(prompt, group))
-    return asked
-
-
-def _refuse_long_prefix(context: RunContext, loaded: LoadedModel, prompts: list[Asked]) -> None:
-    """Refuses a text before the prompts that leaves no room, before any arm is made."""
-    task = context.experiment.steer
-    if steer_pb2.STEERING_CONTROL_PROMPT not in task.controls:
-        return
-    for asked in prompts:
-        prompt = _prefixed(context, loaded, asked.prompt, task.baselines.prompt_prefix)
-        refuse_beyond_context(loaded, len(prompt), task.sampling.max_tokens, at="steer.baselines.prompt_prefix")
-
-
-def _prefixed(context: RunContext, loaded: LoadedModel, prompt: Prompt, prefix: str) -> Prompt:
-    """The prompt with a text before it."""
-    wanted = context.experiment.steer.format
-    return render_prompt(loaded.tokenizer, prefix + prompt.written, wanted, at="steer.baselines.prompt_prefix")
-
-
-def _beginnings(context: RunContext, loaded: LoadedModel) -> Iterator[str]:
-    """The first tokens of documents, as text."""
-    from qscope.data import open_text
-
-    wanted = context.experiment.steer.prompt_text
-    reader = open_text(wanted.text, at="steer.prompt_text.text", seed=context.seed_for("prompts"))
-    found = 0
-    while found < wanted.prompts:
-        text = reader.read()
-        if text is None:
-            raise UserError(
-                f"The text holds {found} documents of {wanted.tokens} tokens or more, {wanted.prompts} are wanted.",
-                remedy="Lower steer.prompt_text.prompts or tokens, or give more text.",
-                reason="TEXT_EXHAUSTED",
-                field="steer.prompt_text.prompts",
-            )
-        ids = loaded.tokenizer(text[: 40 * wanted.tokens], add_special_tokens=False)["input_ids"]
-        if len(ids) > wanted.tokens:
-            found += 1
-            yield loaded.tokenizer.decode(ids[: wanted.tokens]).rstrip("\ufffd")
-
-
-def _arms(context: RunContext, loaded: LoadedModel, tools: _Tools) -> list[Arm]:
-    """Unsteered, steered and the controls, the last two at every factor."""
-    task = context.experiment.steer
-    factors = list(task.sweep) or [1.0]
-    saes, resolver = tools.saes, SpecResolver(loaded, tools.saes)
-    pin_feature_files(context, task.steering, at="steer.steering")
-    spec, known = resolver.expand(task.steering, at="steer.steering")
-    steered = {
-        factor: resolver.resolve(with_factor(spec, factor, at="steer.sweep"), known, at="steer.steering")
-        for factor in factors
-    }
-    tools.scales = resolver.scales(known)
-    if tools.scales.source:
-        context.info(f"strengths are measured against {tools.scales.source}")
-    empty = ResolvedSpec((), task.steering.conflict, (), "")
-    arms = [Arm("unsteered", 0.0, empty)]
-    arms += [Arm("steered", factor, numbers) for factor, numbers in steered.items()]
-    activity_of = cache(lambda layer: measure_activity(loaded, saes.whole(layer)))
-    directions = _baseline_directions(context, loaded, saes, list(steered.values()))
-    for control in task.controls:
-        name = steer_pb2.SteeringControl.Name(control).removeprefix("STEERING_CONTROL_").lower()
-        if control == steer_pb2.STEERING_CONTROL_PROMPT:
-            arms.append(Arm(name, 0.0, empty, prefix=task.baselines.prompt_prefix))
-            continue
-        for factor in factors if control != steer_pb2.STEERING_CONTROL_ZERO else factors[:1]:
-            if control in directions:
-                numbers = with_directions(steered[factor], directions[control], name)
-            else:
-                # The same random direction at every factor: the arm is one dose-response curve.
-                generator = torch.Generator().manual_seed(context.seed_for(f"control {name}"))
-                numbers = control_arm(steered[factor], control, generator, saes=saes, activity_of=activity_of)
-            arms.append(Arm(name, factor, numbers))
-    return arms
-
-
-def _baseline_directions(
-    context: RunContext, loaded: LoadedModel, saes: Saes, specs: list[ResolvedSpec]
-) -> dict[int, dict[int, torch.Tensor]]:
-    """Directions of diff-in-means and SDCV by control and layer, from one pass over the texts."""
-    task = context.experiment.steer
-    wanted = {steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS, steer_pb2.STEERING_CONTROL_SDCV} & set(task.controls)
-    if not wanted:
-        return {}
-    layers = sorted({edit.layer for spec in specs for edit in spec.edits})
-    # The means of residuals need no SAE, and a plain vector has none.
-    read = saes if steer_pb2.STEERING_CONTROL_SDCV in wanted else None
-    means = []
-    for name in ("positives", "negatives"):
-        at = f"steer.baselines.{name}"
-        stream = open_tokens(getattr(task.baselines, name), loaded, seed=context.seed_for(name), at=at)
-        try:
-            found = class_means(
-                loaded,
-                stream,
-                task.baselines.tokens,
-                read,
-                layers,
-                on_progress=partial(_tell_tokens, context, f"reading {name}"),
-                should_stop=lambda: context.stop_requested,
-            )
-        except Stopped:
-            context.stop(0)
-        means.append(found)
-    positive, negative = means
-    directions = {}
-    if steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS in wanted:
-        directions[steer_pb2.STEERING_CONTROL_DIFF_IN_MEANS] = {
-            layer: diff_in_means(positive[layer], negative[layer]) for layer in layers
-        }
-    if read is not None:
-        directions[steer_pb2.STEERING_CONTROL_SDCV] = {
-            layer: sdcv(positive[layer], negative[layer], read, layer, task.baselines.latents) for layer in layers
-        }
-    return directions
-
-
-def _tell_tokens(context: RunContext, phase: str, read: int, wanted: int) -> None:
-    context.progress(phase, read, wanted, "tokens")
 
 
 def _generate(
@@ -336,7 +161,7 @@ def _batch(
     task = context.experiment.steer
     read = [prompts[cell.prompt].prompt for cell in cells]
     if cells[0].arm.prefix:
-        read = [_prefixed(context, loaded, prompt, cells[0].arm.prefix) for prompt in read]
+        read = [prefixed(context, loaded, prompt, cells[0].arm.prefix) for prompt in read]
     batch = SteeredBatch(loaded, read, [cell.arm.spec for cell in cells], saes)
     noise = [context.seed_for(f"noise {cell.prompt} {cell.sample}") for cell in cells]
     generation = Generation(
@@ -413,114 +238,6 @@ def tokens_of(tokenizer: Any, ids: list[int], text: str) -> list[int]:
     while count and holds(count - 1):
         count -= 1
     return ids[:count]
-
-
-def _side_effects(
-    context: RunContext, loaded: LoadedModel, arms: list[Arm], saes: Saes
-) -> dict[tuple[str, float], dict[str, Any]]:
-    """What every arm costs on neutral text, by name and factor."""
-    settings = context.experiment.steer.side_effects
-    if settings.tokens == 0:
-        return {}
-    # Neutral text is read as it is: what stands before the prompts of an arm changes nothing there.
-    arms = [arm for arm in arms if not arm.prefix]
-    stream = open_tokens(settings.text, loaded, seed=context.seed_for("neutral"), at="steer.side_effects.text")
-    try:
-        costs = neutral_costs(
-            loaded,
-            [arm.spec for arm in arms],
-            stream,
-            settings.tokens,
-            saes,
-            on_progress=lambda read, wanted: context.progress("measuring side effects", read, wanted, "tokens"),
-            should_stop=lambda: context.stop_requested,
-        )
-    except Stopped:
-        context.stop(0)
-    for arm, cost in zip(arms, costs, strict=True):
-        if not arm.spec.changes_nothing and not cost.changed_positions:
-            context.warning(
-                f"{arm.name} x {arm.factor:g} changed nothing in the neutral text: perplexity and KL there say nothing "
-                "about what it costs. Give steer.side_effects.text text that it applies to."
-            )
-    return {
-        (arm.name, arm.factor): {
-            "neutral_tokens": cost.tokens,
-            "neutral_changed_positions": cost.changed_positions,
-            "perplexity_ratio": cost.perplexity_ratio,
-            "kl": cost.kl,
-        }
-        for arm, cost in zip(arms, costs, strict=True)
-    }
-
-
-def _capability(
-    context: RunContext, loaded: LoadedModel, arms: list[Arm], saes: Saes, found: FoundTasks
-) -> dict[tuple[str, float], list[dict[str, Any]]]:
-    """Scores on benchmark tasks of every arm that changes the model; those an earlier attempt measured are kept."""
-    wanted, seed = context.experiment.steer.capability, context.seed_for("tasks")
-    # A benchmark poses its own prompts: a text before those of the experiment changes nothing there.
-    chosen = [arm for arm in arms if not arm.prefix]
-    if left_out := [arm.name for arm in arms if arm.prefix]:
-        context.info(f"tasks are run in every arm but {', '.join(left_out)}")
-    path = context.artifacts / "task-scores.jsonl"
-    ledger = Ledger(path)
-    if ledger.damaged:
-        context.warning(f"{ledger.damaged:,} damaged lines in {path.name} are passed over; they are measured again.")
-    scores: dict[tuple[str, float], list[dict[str, Any]]] = {(arm.name, arm.factor): [] for arm in chosen}
-    cut: dict[str, int] = {}
-    for arm in chosen:
-        for name in wanted.tasks:
-            alone = CapabilityTasks()
-            alone.CopyFrom(wanted)
-            alone.tasks[:] = [name]
-            question = {"spec": arm.spec.hash, "tasks": as_json(alone), "seed": seed, "lm_eval": found.version}
-            key = key_of(question)
-            told = ledger.get(key)
-            if told is None:
-                told = _measure(context, loaded, arm, saes, name, found)
-                ledger.put(key, told)
-            scores[arm.name, arm.factor] += told
-            if not arm.spec.changes_nothing and told and not told[0]["changed_positions"]:
-                context.warning(
-                    f"{arm.name} x {arm.factor:g} changed nothing in the requests of {name}: "
-                    "these are the scores of the model as it is."
-                )
-            cut[name] = max(cut.get(name, 0), *(score["cut_requests"] for score in told), 0)
-    for name, count in cut.items():
-        if count:
-            context.warning(
-                f"{count:,} requests of {name} are longer than the {limit_of(loaded):,} tokens the model reads and "
-                "lost their beginning. Lower steer.capability.shots."
-            )
-    if path.exists():
-        context.artifact(path, kind="task_scores", description=f"{len(wanted.tasks)} tasks in {len(chosen)} arms")
-    return scores
-
-
-def _measure(
-    context: RunContext, loaded: LoadedModel, arm: Arm, saes: Saes, name: str, found: FoundTasks
-) -> list[dict[str, Any]]:
-    """One task, or one group of tasks, under one arm."""
-    task = context.experiment.steer
-    phase = f"{name}, {arm.name} x {arm.factor:g}"
-    try:
-        scores = measure_task(
-            loaded,
-            arm.spec,
-            saes,
-            name,
-            found,
-            task.capability,
-            batch_rows=task.batch_rows,
-            # Every arm gets the same examples and shots.
-            seed=context.seed_for("tasks"),
-            on_progress=lambda answered, asked: context.progress(phase, answered, asked, "requests"),
-            should_stop=lambda: context.stop_requested,
-        )
-    except Stopped:
-        context.stop(0)
-    return [asdict(score) for score in scores]
 
 
 def _report(

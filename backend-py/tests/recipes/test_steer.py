@@ -12,7 +12,7 @@ import torch
 from google.protobuf import json_format
 
 from qscope.errors import UserError
-from qscope.recipes import steer
+from qscope.recipes import steer, steer_costs
 from qscope.recipes.plan import plan
 from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail
 from qscope.sae import formats
@@ -341,7 +341,7 @@ class Tasks:
         self.fail_at: int | None = None
         self._changed = changed
         monkeypatch.setattr(steer, "find_tasks", lambda wanted, seed: FoundTasks(None, {}, "1.0"))
-        monkeypatch.setattr(steer, "measure_task", self.measure)
+        monkeypatch.setattr(steer_costs, "measure_task", self.measure)
 
     def measure(self, loaded, spec, saes, name, found, wanted, **options) -> list[TaskScore]:
         if len(self.measured) == self.fail_at:
