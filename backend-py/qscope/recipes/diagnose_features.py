@@ -27,7 +27,7 @@ from qscope.models.generation import refuse_beyond_context
 from qscope.models.prompts import Prompt, render_prompt
 from qscope.recipes.admission import admit
 from qscope.recipes.plan_features import HELD_BYTES
-from qscope.recipes.shared import place_of_saes, warn_of_misfit
+from qscope.recipes.shared import pinned, place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import write_message
 from qscope.sae import formats
@@ -69,7 +69,7 @@ def run(context: RunContext) -> None:
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
     check_hooks(loaded)
     select_layers(task.layers, loaded.facts.n_layers, at=f"{AT}.layers")
-    place = place_of_saes(task.sae, context.folder.parent, at=f"{AT}.sae")
+    place = pinned(context, f"{AT}.sae", lambda: place_of_saes(task.sae, context.folder.parent, at=f"{AT}.sae"))
     layers = sorted(task.layers) or sae_layers(place)
     warn_of_misfit(context, place, layers, loaded, at=f"{AT}.sae")
     cases = [_case(loaded, task, index) for index in range(len(task.cases))]

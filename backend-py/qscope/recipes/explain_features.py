@@ -35,9 +35,9 @@ from qscope.recipes.explain_report import explanation_lines, explanation_report
 from qscope.recipes.feature_parts import (
     OfLayers,
     Opened,
-    feature_set_of,
     open_documents,
     open_model,
+    pinned_features,
     refuse_unknown,
     tokens_text,
     wanted_features,
@@ -83,7 +83,7 @@ def run(context: RunContext) -> None:
     """Collects contexts on two halves of the text, has labels written from one, and scores them on the other."""
     admit(context)
     task: ExplainFeatures = context.experiment.explain_features
-    given = feature_set_of(task, context.folder.parent, at=AT)
+    given = pinned_features(context, task, at=AT)
     wanted = wanted_features(task, given, at=AT)
     # Before an hour of reading: a key that is missing is missing now.
     server = _server(context, task)

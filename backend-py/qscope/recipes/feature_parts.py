@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +61,15 @@ def feature_set_of(task: NamesFeatures, runs: Path, *, at: str) -> FeatureSet | 
     if not task.feature_set:
         return None
     return load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set")
+
+
+def pinned_features(context: RunContext, task: NamesFeatures, *, at: str) -> FeatureSet | None:
+    """As :func:`feature_set_of`, with the set that the first attempt of the run found."""
+    if not task.feature_set:
+        return None
+    field = f"{at}.feature_set"
+    find = partial(run_or_path, task.feature_set, context.folder.parent, NAME)
+    return load_features(Path(pinned(context, field, find)), field=field)
 
 
 def wanted_features(task: NamesFeatures, found: FeatureSet | None, *, at: str) -> dict[int, dict[int, str]]:

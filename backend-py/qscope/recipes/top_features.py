@@ -14,9 +14,9 @@ from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import (
     EXTRACT,
     OfLayers,
-    feature_set_of,
     open_documents,
     open_model,
+    pinned_features,
     refuse_unknown,
     tokens_text,
     wanted_features,
@@ -37,7 +37,7 @@ def run(context: RunContext) -> None:
     """Looks through text or extracted activations, and writes ``contexts.json``."""
     admit(context)
     task: TopFeatures = context.experiment.top_features
-    given = feature_set_of(task, context.folder.parent, at=AT)
+    given = pinned_features(context, task, at=AT)
     wanted = wanted_features(task, given, at=AT)
     look = _of_extract if task.activations else _of_text
     found = look(context, task, given, wanted)

@@ -101,3 +101,23 @@ def test_names_inside_lists_and_names_of_repositories(tmp_path) -> None:
     meant = as_begun(context).steer
     assert meant.sae == "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"
     assert [edit.feature_file for edit in meant.steering.edits] == ["", str(found.path.resolve())]
+
+
+@pytest.mark.parametrize(
+    ("task", "fields"),
+    [
+        ("eval_sae", {"text": {"source": "embedded-heldout", "context": 16}, "tokens": 64, "model_batch_tokens": 64}),
+        ("diagnose_features", {"cases": [{"prompt": "The", "response": " end"}], "top": 1, "baseline_tokens": 64}),
+    ],
+)
+def test_measures_of_latest_go_on_with_the_saes_they_began_with(tmp_path, sae_folder, run, task, fields) -> None:
+    runs = tmp_path / "runs"
+    trained = RunFolder.create(runs, Experiment(name="trained"), "trained")
+    shutil.copytree(sae_folder, trained.artifacts / "sae")
+    given = {"name": "x", "model": "embedded", "compute": {"device": "DEVICE_CPU"}, task: {"sae": "latest", **fields}}
+    asked = json_format.ParseDict(given, Experiment())
+    first = run(asked)
+    newer = RunFolder.create(runs, Experiment(name="newer"), "newer").artifacts / "sae"
+    newer.mkdir(parents=True)
+    (newer / "readme.txt").write_text("half a copy")
+    run(asked, first)

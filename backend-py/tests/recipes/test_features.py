@@ -230,6 +230,20 @@ def test_top_takes_the_features_another_run_found(experiment, run) -> None:
     assert {entry.label for entry in shown.features} == {"German"}
 
 
+@pytest.mark.parametrize("task", ["top_features", "explain_features"])
+def test_a_run_that_goes_on_keeps_the_feature_set_it_began_with(experiment, run, task) -> None:
+    found = run(experiment("contrast_features"))
+    asked = experiment(task, features=[], feature_set="latest")
+    folder = run(asked)
+    newer = run(experiment("contrast_features", label="newer", top=1))
+    again = run(asked, folder)
+    assert json.loads((again.artifacts / "places.json").read_text()) == {
+        f"{task}.feature_set": {"run": found.path.name},
+        f"{task}.sae": {"path": asked.top_features.sae or asked.explain_features.sae},
+    }
+    assert len(load_features(newer.path).entries) < len(load_features(found.path).entries)
+
+
 def explained(folder: RunFolder) -> ExplanationSet:
     return json_format.Parse((folder.artifacts / "explanations.json").read_text(), ExplanationSet())
 
