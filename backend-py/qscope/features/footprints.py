@@ -14,6 +14,7 @@ class Footprints:
     """The feature sets F(x_i) of the items of one benchmark (Qwen-Scope, eq. 2), row after row.
 
     Features of several layers live in one set when the caller numbers them apart, say by layer x d_sae + feature.
+    Numbers are places in arrays, from 0 on: memory goes by the largest.
 
     Attributes:
         offset_N: where each item's features begin, and at last the end; N + 1 numbers.

@@ -93,7 +93,7 @@ def coverage_of_draws(
     """
     size_S = np.asarray([size for size in sizes if size <= len(texts)], dtype=np.int64)
     base, total = float(targets.covered_T.sum()), max(1, len(targets.key_T))
-    footprints = Footprints.of([targets.missing_in(np.asarray(key_P, dtype=np.int64)) for key_P in texts])
+    footprints = _footprints(targets, texts)
     union = len(footprints.features_U)
     mean_S, sd_S = np.full(len(size_S), base / total), np.zeros(len(size_S))
     drawn = size_S > 0
@@ -108,10 +108,16 @@ def texts_needed(targets: TargetSet, texts: Sequence[np.ndarray], coverage: floa
     """The fewest texts of a pool whose expected coverage reaches a value; None where all of them do not."""
     if coverage <= targets.seed_coverage:
         return 0
-    footprints = Footprints.of([targets.missing_in(np.asarray(key_P, dtype=np.int64)) for key_P in texts])
+    footprints = _footprints(targets, texts)
     if not len(footprints.features_U):
         return None
     curve_N = (targets.covered_T.sum() + coverage_curve(footprints) * len(footprints.features_U)) / len(targets.key_T)
     # Rounding must not let the whole pool miss what it reaches exactly.
     enough = np.flatnonzero(curve_N >= coverage - 1e-12)
     return int(enough[0]) + 1 if len(enough) else None
+
+
+def _footprints(targets: TargetSet, texts: Sequence[np.ndarray]) -> Footprints:
+    """What each text adds, its features numbered by place: keys are sparse, and footprints count by number."""
+    found = (targets.missing_in(np.asarray(key_P, dtype=np.int64)) for key_P in texts)
+    return Footprints.of([np.searchsorted(targets.key_T, key_P) for key_P in found])

@@ -11,12 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qscope.synthesis.coverage import TargetSet, coverage_in_order, coverage_of_draws, texts_needed
+from qscope.synthesis.fired import STRIDE, key_of_feature
 
 TEXTS = st.lists(st.lists(st.integers(0, 11), max_size=5), min_size=1, max_size=6)
 
 
 def arrays(texts):
     return [np.unique(np.array(text, dtype=np.int64)) for text in texts]
+
+
+def test_memory_goes_by_features_and_not_by_how_they_are_numbered() -> None:
+    import tracemalloc
+
+    # The last feature of layer 63.
+    high = key_of_feature(63, STRIDE - 1)
+    targets = TargetSet.of([1, high], [False, False])
+    tracemalloc.start()
+    drawn = coverage_of_draws(targets, arrays([[1], [high]]), [1, 2], draws=4, seed=0)
+    assert texts_needed(targets, arrays([[1], [high]]), 1.0) == 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.mean_S.tolist() == pytest.approx([0.5, 1.0])
+    assert peak < 1 << 20
 
 
 def test_by_hand() -> None:
