@@ -233,6 +233,7 @@ def test_a_tokenizer_is_known_by_what_decides_its_tokens(tokenizer) -> None:
     assert tokenizer_record(other) != record
 
 
+@pytest.mark.slow
 def test_ordering_a_shard_holds_no_more_than_the_plan_counts() -> None:
     """Peak resident memory, in a process of its own: bytes a code at the worst, the parts themselves included."""
     script = """
@@ -278,6 +279,7 @@ def test_a_damaged_extract_is_refused(run, tmp_path, name, content, reason) -> N
     assert caught.value.reason == "EXTRACT_NOT_FOUND"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bytes(text, tmp_path, tiny_folder) -> None:
     """The recipe as a process, killed as soon as its second shard is there, against one left alone."""
     from google.protobuf import json_format

@@ -384,6 +384,7 @@ def test_a_language_that_is_nowhere_is_not_sought_for_ever(experiment, run, tmp_
     assert taken == [[]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loops", ["LOOP_ORIGIN_MADE", "LOOP_ORIGIN_GENERATED"])
 def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> None:
     folder = run(experiment("repetition_features", loops=loops, documents=60))
@@ -410,6 +411,7 @@ def test_repetition_features_rise_along_their_curve(experiment, run, loops) -> N
     assert len(page["sections"][0]["sections"]) == len(LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loops", ["LOOP_ORIGIN_MADE", "LOOP_ORIGIN_GENERATED"])
 def test_no_document_stands_on_both_sides_of_an_onset(experiment, run, tmp_path, monkeypatch, loops) -> None:
     """Each text stands there twice, and once more with another end behind the tokens loops are made from."""

@@ -69,6 +69,7 @@ def weights(folder: RunFolder) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
 
 
+@pytest.mark.slow
 def test_stopped_before_the_first_step_and_later_it_ends_with_the_same_weights(experiment, attempt, tmp_path) -> None:
     whole = RunFolder.create(tmp_path / "runs", experiment, "whole")
     attempt(whole)

@@ -189,6 +189,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_saving_again_and_again(tmp_path):
     steps = []
     for delay in (0.07, 0.19):

@@ -15,6 +15,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(answers=st.dictionaries(st.text(), JSON, max_size=5), cut=st.integers(0, 400), more=JSON)
 @settings(max_examples=100, deadline=None)
 def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, answers, cut, more):

@@ -97,6 +97,7 @@ def parsed(data: bytes) -> object:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1], ids=["weights", "manifest"])
 @settings(max_examples=60, deadline=None)
 @given(damage=damages())
@@ -118,6 +119,7 @@ def test_verifying_finds_every_damage_and_builds_again(which, damage, source, ex
         assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(damage=damages(size_kept=True))
 def test_without_verifying_no_damaged_number_is_handed_out(damage, source, everything, files):

@@ -49,6 +49,7 @@ def complete(source: Path) -> None:
     assert names == [".lock", *sorted(f"layer{layer}" for layer in LAYERS), "manifest.json"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path, put, processes):
     source = put(tmp_path, LAYERS, "qwen_scope", d_in=256, d_sae=8192)
     folder = store._group(locate(source), torch.bfloat16).folder

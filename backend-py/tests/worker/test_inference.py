@@ -89,6 +89,7 @@ def test_the_stream_is_started_steps_row_ends_finished(start_worker, saes):
     assert texts(again, 2) == [steered, plain]
 
 
+@pytest.mark.slow
 def test_two_clients_at_once_get_what_each_asked_for(shared_worker, saes):
     worker = shared_worker
     asked = [request(saes, ("The file", spec), max_tokens=400) for spec in (STEER, NOTHING)]

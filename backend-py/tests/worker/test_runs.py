@@ -107,6 +107,7 @@ def straight(tmp_path, experiment_of, monkeypatch) -> bytes:
     return (folder.artifacts / "walk.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_resumed_the_result_is_the_same_to_the_last_bit(worker, experiment_of, until, straight):
     run = worker.start(experiment_of("counting", batch_tokens=5))
     until(lambda: worker.get(run).last_sequence > 8)

@@ -33,6 +33,7 @@ def _spares(worker) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_first_run_gets_the_process_that_waits(start_worker, usual):
     worker = start_worker("--owned", "--spare")
     (spare,) = _spares(worker)
@@ -62,6 +63,7 @@ def test_its_standard_input_and_output_are_those_of_a_job(start_worker, usual):
     assert streams[0] == streams[1]
 
 
+@pytest.mark.slow
 def test_a_background_worker_replaces_it_when_idle(start_worker, usual, until):
     worker = start_worker("--spare")
     (first,) = _spares(worker)
