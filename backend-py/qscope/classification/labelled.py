@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qscope.classification.rows import RowSource, TextRow, missing
 from qscope.data.records import Fault
+from qscope.data.row_texts import RowSource, TextRow, missing
 from qscope.data.template import Template, shown
 from qscope.errors import UserError
 
@@ -242,6 +242,7 @@ def _texts(
     given = 0
     for row in source.rows():
         if rule.limit and given == rule.limit:
+            source.check_condition()
             return
         read = row if isinstance(row, Fault) else _labelled(row, rule, template, languages_of)
         if isinstance(read, Fault):

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qscope.data.files import find_files
 from qscope.data.items import Benchmark
-from qscope.data.records import Fault, records
-from qscope.errors import UserError
 from qscope.evaluation.panel import (
     bootstrap_interval,
     pairs_among,
@@ -25,11 +22,11 @@ from qscope.evaluation.panel import (
     tau_b,
 )
 from qscope.evaluation.redundancy import r_hat
+from qscope.evaluation.score_rows import bad_scores, score_rows
 from qscope.evaluation.stability import matched_items, mean_known
 from qscope.evaluation.suite import BenchmarkMeasure, Overlaps
 from qscope.features.footprints import Footprints
 
-COLUMNS = ("model", "benchmark", "item", "score")
 RANDOM_SUBSETS = 200
 _MATCHED_SUBSETS = 10
 #: Models below which a correlation with a third benchmark held fixed has no degree of freedom left.
@@ -57,44 +54,48 @@ class Panel:
         return self.scores[name].mean(1)
 
 
-def read_panel(source: str, benchmarks: Sequence[Benchmark], *, at: str = "") -> Panel:
-    """Reads scores in long form: one row a model, benchmark and item.
+def read_panel(source: str, benchmarks: Sequence[Benchmark], *, metrics: Sequence[str] = (), at: str = "") -> Panel:
+    """Reads the scores of models, item by item.
 
     Args:
-        source: a file, folder or glob with the columns of COLUMNS; ``item`` is the row's number in the benchmark's
-            source, from 0; further columns are ignored.
-        benchmarks: the benchmarks; rows of others, and of items that were left out, are counted and not used.
-        at: experiment field of the source, for errors.
+        source: see :func:`qscope.evaluation.score_rows.score_rows`; ``item`` is the row's number in the benchmark's
+            source, from 0.
+        benchmarks: the benchmarks, found by name or by task; rows of others, and of items that were left out, are
+            counted and not used.
+        metrics: of samples of lm-eval, see there.
+        at: experiment field of the panel, for errors.
 
     Raises:
         UserError: a bad row (SCORES_BAD), a score given twice (SCORES_TWICE), or a model that lacks some
             (SCORES_MISSING).
     """
     places = {one.name: {item.number: index for index, item in enumerate(one.items)} for one in benchmarks}
+    names = {one.task: one.name for one in benchmarks if one.task} | {name: name for name in places}
     found: dict[str, dict[str, np.ndarray]] = {}
     unknown: Counter[str] = Counter()
     unmatched = 0
-    for file in find_files(source, at):
-        for row in records(file):
-            model, name, number, score = _row(row, at)
-            if name not in places:
-                unknown[name] += 1
-                continue
-            index = places[name].get(number)
-            if index is None:
-                unmatched += 1
-                continue
-            mine = found.setdefault(model, {}).setdefault(name, np.full(len(places[name]), math.nan))
-            if not math.isnan(mine[index]):
-                raise _bad(f"{row.place}: {model} on item {number} of {name} stands here twice.", "SCORES_TWICE", at)
-            mine[index] = score
+    for row in score_rows(source, metrics, at=at):
+        name = names.get(row.benchmark)
+        if name is None:
+            unknown[row.benchmark] += 1
+            continue
+        index = places[name].get(row.number)
+        if index is None:
+            unmatched += 1
+            continue
+        mine = found.setdefault(row.model, {}).setdefault(name, np.full(len(places[name]), math.nan))
+        if not math.isnan(mine[index]):
+            raise bad_scores(
+                f"{row.place}: {row.model} on item {row.number} of {name} stands here twice.", "SCORES_TWICE", at
+            )
+        mine[index] = row.score
     models = tuple(sorted(found))
     for model in models:
         for one in benchmarks:
-            mine = found[model].get(one.name, np.full(1, math.nan))
+            mine = found[model].get(one.name, np.full(len(one.items), math.nan))
             missing = np.flatnonzero(np.isnan(mine))
             if len(missing):
-                raise _bad(
+                raise bad_scores(
                     f"{source}: {model} has no score on item {one.items[missing[0]].number} of {one.name} "
                     f"({len(missing):,} are missing).",
                     "SCORES_MISSING",
@@ -102,45 +103,9 @@ def read_panel(source: str, benchmarks: Sequence[Benchmark], *, at: str = "") ->
                 )
     if len(models) < 2:
         others = f" Benchmarks there that are none of ours: {', '.join(list(unknown)[:12])}." if unknown else ""
-        raise _bad(f"{source}: a panel takes two models, here are {len(models)}.{others}", "SCORES_BAD", at)
+        raise bad_scores(f"{source}: a panel takes two models, here are {len(models)}.{others}", "SCORES_BAD", at)
     scores = {one.name: np.stack([found[model][one.name] for model in models]) for one in benchmarks}
     return Panel(models, scores, dict(unknown), unmatched)
-
-
-def _row(row: Any, at: str) -> tuple[str, str, int, float]:
-    if isinstance(row, Fault):
-        raise _bad(f"{row.place}: {row.why}.", "SCORES_BAD", at)
-    missing = [name for name in COLUMNS if row.values.get(name) is None]
-    if missing:
-        raise _bad(f"{row.place}: no column '{missing[0]}'.", "SCORES_BAD", at)
-    model, name, number, score = (row.values[column] for column in COLUMNS)
-    try:
-        value = float(score)
-        place = _whole_number(number)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _bad(f"{row.place}: item must be a whole number and score a number.", "SCORES_BAD", at) from error
-    if not math.isfinite(value):
-        raise _bad(f"{row.place}: the score is not finite.", "SCORES_BAD", at)
-    return str(model), str(name), place, value
-
-
-def _whole_number(value: Any) -> int:
-    try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = float(value)
-    if isinstance(number, bool) or number != int(number):
-        raise ValueError(f"{value} is no whole number")
-    return int(number)
-
-
-def _bad(message: str, reason: str, at: str) -> UserError:
-    return UserError(
-        message,
-        remedy=f"A row of scores has the columns {', '.join(COLUMNS)}, and every model every item once.",
-        reason=reason,
-        field=at,
-    )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from qscope.classification.apply import Answer, answers
 from qscope.classification.files import point_at
 from qscope.classification.pooled import Pooler
-from qscope.classification.rows import TextRow
 from qscope.data.records import Fault
+from qscope.data.row_texts import TextRow
 from qscope.data.template import shown
 from qscope.errors import UserError
 from qscope.features.encoders import model_record, sae_record
@@ -22,7 +22,7 @@ from qscope.recipes.classify_parts import APPLY as AT
 from qscope.recipes.classify_parts import ToOpen, classifier_at, place_of_classifier, source_of
 from qscope.recipes.extract_features import reading_record
 from qscope.recipes.feature_parts import Opened, as_json, open_model, warn_not_finite
-from qscope.recipes.shared import pinned
+from qscope.recipes.shared import pin_revision, pinned
 from qscope.runs import RunContext
 from qscope.runs.files import plain, write_json
 from qscope.runs.ledger import key_of
@@ -40,6 +40,7 @@ def run(context: RunContext) -> None:
     place = pinned(context, f"{AT}.classifier", lambda: place_of_classifier(task, context.folder.parent))
     classifier = classifier_at(place)
     point = point_at(classifier, task.false_positive_rate, field=f"{AT}.false_positive_rate")
+    pin_revision(context, task, AT)
     source = source_of(task)
     opened = _open(context, task, classifier)
     pooler = Pooler(

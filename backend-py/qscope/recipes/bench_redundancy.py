@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qscope import __version__
-from qscope.data.items import Benchmark, benchmark_of
+from qscope.data.benchmarks import read_benchmarks
+from qscope.data.items import Benchmark
 from qscope.errors import UserError
 from qscope.evaluation.advice import Advice, Ending, advise
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
@@ -24,6 +25,7 @@ from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import Opened, as_json, open_model
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
+from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
 from qscope.runs.files import write_csv, write_json
 from qscope.runs.versions import versions
@@ -83,7 +85,9 @@ def run(context: RunContext) -> None:
     """Reads every benchmark, runs its items once, and measures; a resumed run goes on after the last whole shard."""
     admit(context)
     task: BenchRedundancy = context.experiment.bench_redundancy
-    benchmarks = [_read(context, task, index) for index in range(len(task.benchmarks))]
+    for index, source in enumerate(task.benchmarks):
+        pin_revision(context, source, f"{AT}.benchmarks[{index}]")
+    benchmarks = [_shown(context, benchmark) for benchmark in read_benchmarks(task, AT)]
     panel = _panel(context, task, benchmarks)
     opened = open_model(context, task, at=AT)
     layers = list(opened.saes)
@@ -168,8 +172,7 @@ def warnings_of(measured: BenchmarkMeasure, items: Items) -> list[str]:
     return found
 
 
-def _read(context: RunContext, task: BenchRedundancy, index: int) -> Benchmark:
-    benchmark = benchmark_of(task, index, AT)
+def _shown(context: RunContext, benchmark: Benchmark) -> Benchmark:
     first = benchmark.items[0].prompt
     shown = first if len(first) <= _SHOWN else f"{first[:_SHOWN]} ..."
     context.info(f"{benchmark.name}: {len(benchmark.items):,} items, prompt {benchmark.template}, the first:\n{shown}")
@@ -193,7 +196,7 @@ def _panel(context: RunContext, task: BenchRedundancy, benchmarks: Sequence[Benc
             reason="BENCHMARK_UNKNOWN",
             field=f"{AT}.panel.tide",
         )
-    panel = read_panel(task.panel.source, benchmarks, at=f"{AT}.panel.source")
+    panel = read_panel(task.panel.source, benchmarks, metrics=list(task.panel.metrics), at=f"{AT}.panel")
     if panel.unknown:
         named = ", ".join(f"{name} ({count:,})" for name, count in list(panel.unknown.items())[:12])
         context.warning(

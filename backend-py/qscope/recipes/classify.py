@@ -19,6 +19,7 @@ from qscope.recipes.classify_parts import read_data, spread
 from qscope.recipes.classify_report import classify_report, group_lines, title_of
 from qscope.recipes.extract_features import reading_record
 from qscope.recipes.feature_parts import Opened, as_json, open_model, warn_not_finite
+from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
 from qscope.runs.files import replacing, write_csv, write_json
 from qscope.v1.classify_pb2 import (
@@ -37,6 +38,8 @@ def run(context: RunContext) -> None:
     """Reads and divides the texts, runs each once, and studies layer by layer; a resumed run goes on after a shard."""
     admit(context)
     task: Classify = context.experiment.classify
+    for index, source in enumerate(task.data):
+        pin_revision(context, source, f"{AT}.data[{index}]")
     data = read_data(task, context.seed_for("division"))
     tell_of(context, data)
     opened = open_model(context, task, at=AT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qscope.classification.files import NAME, load_classifier
 from qscope.classification.labelled import GUESS, Labelled, LabelRule, Use, read_labelled
-from qscope.classification.rows import RowSource
+from qscope.data.row_texts import RowSource
 from qscope.recipes.feature_parts import OfLayers
 from qscope.recipes.shared import run_or_path
 from qscope.v1.classify_pb2 import ApplyClassifier, Classifier, Classify, LabelledSource, SplitUse
@@ -27,6 +27,9 @@ def read_data(task: Classify, seed: int) -> Labelled:
             source = RowSource(
                 one.source,
                 text=one.text,
+                config=one.config,
+                split=one.split,
+                revision=one.revision,
                 columns=list(one.columns),
                 inside=one.records,
                 where=one.where,
@@ -87,6 +90,9 @@ def source_of(task: ApplyClassifier) -> RowSource:
     return RowSource(
         task.source,
         text=task.text,
+        config=task.config,
+        split=task.split,
+        revision=task.revision,
         columns=list(task.columns),
         inside=task.records,
         where=task.where,

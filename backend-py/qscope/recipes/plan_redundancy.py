@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qscope.data.items import benchmark_of
+from qscope.data.benchmarks import read_benchmarks
 from qscope.models import ModelShape, select_layers
 from qscope.recipes.plan_features import BLOCK_TENSORS, CODE_BYTES, Estimate, scope_of
 from qscope.recipes.plan_words import ranges
@@ -22,8 +22,7 @@ def plan_redundancy(task: BenchRedundancy, shape: ModelShape, runs: Path) -> Est
     select_layers(task.layers, shape.n_layers, at=f"{AT}.layers")
     scope = scope_of(task, list(task.layers), shape, runs, AT)
     items, tokens, largest, facts = 0, 0.0, 0, []
-    for index in range(len(task.benchmarks)):
-        benchmark = benchmark_of(task, index, AT)
+    for benchmark in read_benchmarks(task, AT):
         count = len(benchmark.items)
         left_out = f", {len(benchmark.faults):,} rows left out" if benchmark.faults else ""
         facts.append((benchmark.name, f"{count:,} items, prompt {benchmark.template}{left_out}"))

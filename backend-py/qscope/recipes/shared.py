@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from qscope.data import TokenStream, open_text
+from qscope.data.hub import SourceFields, SourceName, commit_of
+from qscope.data.source import EMBEDDED
 from qscope.errors import UserError
 from qscope.features.files import NAME as FEATURES
 from qscope.models import LoadedModel
@@ -176,6 +178,22 @@ def _pinned_place(context: RunContext, at: str, entry: dict[str, str]) -> Path |
             field=at,
         )
     return place
+
+
+def pin_revision(context: RunContext, fields: SourceFields, at: str) -> None:
+    """Gives a source that is a data set of the hub the commit that the run began with, in place.
+
+    Args:
+        context: the run.
+        fields: the source; anything else than a data set is left alone.
+        at: its experiment field.
+
+    Raises:
+        UserError: see :func:`qscope.data.hub.find_commit`.
+    """
+    name = SourceName.of(fields, at)
+    if name.source and name.source not in EMBEDDED and name.is_hub:
+        fields.revision = str(pinned(context, f"{at}.revision", lambda: commit_of(name)))
 
 
 def pin_feature_files(context: RunContext, spec: steering_pb2.SteeringSpec, *, at: str) -> None:

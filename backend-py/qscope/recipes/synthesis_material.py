@@ -15,7 +15,7 @@ from qscope.features.encoders import sae_layers, sae_record
 from qscope.features.files import EXPLANATIONS, load_explanations, refuse_other_sae
 from qscope.features.files import NAME as FEATURES
 from qscope.recipes.feature_parts import OfLayers, Opened, feature_set_of, open_model, refuse_unknown, wanted_features
-from qscope.recipes.shared import pinned, place_of_saes, run_or_path
+from qscope.recipes.shared import pin_revision, pinned, place_of_saes, run_or_path
 from qscope.runs import RunContext
 from qscope.synthesis.contexts import Excerpts, StrongestPlaces, contexts_of
 from qscope.synthesis.coverage import TargetSet
@@ -59,8 +59,9 @@ class Material:
 
 def read_source(context: RunContext, task: Synthesize, name: str) -> Benchmark | None:
     """The texts of ``seed_data``, ``reference`` or ``natural``; None where the experiment names none."""
-    refuse = task.bad_rows == BAD_ROWS_REFUSE
-    found = read_rows(getattr(task, name), name, refuse_faults=refuse, at=f"{AT}.{name}")
+    refuse, source = task.bad_rows == BAD_ROWS_REFUSE, getattr(task, name)
+    pin_revision(context, source, f"{AT}.{name}")
+    found = read_rows(source, name, refuse_faults=refuse, at=f"{AT}.{name}")
     if found is None:
         return None
     context.info(f"{name}: {len(found.items):,} texts, {found.template}")

@@ -12,12 +12,12 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from qscope.data.harness import leaves_of, load_harness, open_manager, read_parts, set_shots, unreadable
 from qscope.errors import Stopped, UserError
 from qscope.models import LoadedModel
 from qscope.models.generation import Generation, TextStream, context_length
@@ -30,7 +30,6 @@ from qscope.v1.generation_pb2 import Sampling
 from qscope.v1.inference_pb2 import END_REASON_END_TOKEN
 from qscope.v1.steer_pb2 import CapabilityTasks
 
-PACKAGE, EXTRA = "lm-eval", "qscope[capability]"
 #: Logits held at once, in values, and tokens whose keys and values are: how long requests are, no plan knows.
 LOGITS_AT_ONCE, TOKENS_AT_ONCE = 1 << 26, 1 << 15
 #: Longest answer of a task that names none.
@@ -81,9 +80,8 @@ class FoundTasks:
     def leaves(self) -> Iterator[tuple[int, Any]]:
         """Every single task, with the place in ``steer.capability.tasks`` of the name it came with."""
         for index, parts in enumerate(self.by_name.values()):
-            for part in parts:
-                for task in part.get_all_tasks() if hasattr(part, "get_all_tasks") else [part]:
-                    yield index, task
+            for task in leaves_of(parts):
+                yield index, task
 
 
 @dataclass(frozen=True)
@@ -101,23 +99,8 @@ class GenerationSettings:
         return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens)
 
 
-def load_harness() -> Any:
-    """The package, imported on demand.
-
-    Raises:
-        UserError: it is not installed (PACKAGE_MISSING).
-    """
-    try:
-        import lm_eval
-    except ImportError as error:
-        raise UserError(
-            f"Tasks need the package {PACKAGE}, which is not installed.",
-            remedy=f"Install the extra {EXTRA} in the worker's environment (pip install '{EXTRA}'), or leave "
-            "steer.capability out.",
-            reason="PACKAGE_MISSING",
-            field="steer.capability",
-        ) from error
-    return lm_eval
+def _harness() -> Any:
+    return load_harness("steer.capability", otherwise="leave steer.capability out")
 
 
 def find_tasks(wanted: CapabilityTasks, *, seed: int) -> FoundTasks:
@@ -131,45 +114,22 @@ def find_tasks(wanted: CapabilityTasks, *, seed: int) -> FoundTasks:
         UserError: the folder does not exist (FOLDER_MISSING); a task is unknown (TASK_UNKNOWN), cannot be read
             (TASK_UNREADABLE), or asks for what is not done here (TASK_UNSUPPORTED).
     """
-    version = load_harness().__version__
-    from lm_eval.tasks import TaskManager
-
-    folder = Path(wanted.folder).expanduser() if wanted.folder else None
-    if folder is not None and not folder.is_dir():
-        raise UserError(
-            f"There is no folder {folder}.",
-            remedy="Name the folder that holds the task files, or leave it out for the harness' own tasks.",
-            reason="FOLDER_MISSING",
-            field="steer.capability.folder",
-        )
+    version = _harness().__version__
     # Tasks may shuffle with generators that are the whole process's.
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
-    try:
-        manager = TaskManager(include_path=str(folder) if folder else None)
-    except Exception as error:
-        raise _unreadable(f"The task files in {folder or PACKAGE}", error, "steer.capability.folder") from error
-    known, by_name = set(manager.all_tasks), {}
+    folder_at = "steer.capability.folder"
+    manager, by_name = open_manager(wanted.folder, at=folder_at), {}
     for index, name in enumerate(wanted.tasks):
         at = f"steer.capability.tasks[{index}]"
-        if name not in known:
-            raise UserError(
-                f"lm-evaluation-harness knows no task '{name}'.",
-                remedy="`lm-eval ls tasks` lists them; tasks of your own are found in steer.capability.folder.",
-                reason="TASK_UNKNOWN",
-                field=at,
-            )
+        by_name[name] = read_parts(manager, name, at=at, folder_at=folder_at)
         try:
-            read = manager.load([name])
-            groups = read.get("groups") or {}
-            by_name[name] = [groups[name]] if name in groups else list(read["tasks"].values())
-            for task in read["tasks"].values():
+            for task in leaves_of(by_name[name]):
                 _check(task, wanted.shots, seed, at)
         except UserError:
             raise
         except Exception as error:
-            # Whatever a file, a data set, a template or a function of the task raises.
-            raise _unreadable(f"Task '{name}'", error, at) from error
+            raise unreadable(f"Task '{name}'", error, at) from error
     return FoundTasks(manager, by_name, version)
 
 
@@ -184,21 +144,9 @@ def _check(task: Any, shots: int, seed: int, at: str) -> None:
         raise _unsupported(f"Task '{task.task_name}' {why}, which is not done here.", at)
     if task.get_config("output_type") == "generate_until":
         generation_settings(task.get_config("generation_kwargs") or {}, at=at)
-    if task.get_config("num_fewshot") != 0:
-        task.set_config(key="num_fewshot", value=shots)
+    set_shots(task, shots)
     task.set_fewshot_seed(seed=seed % (1 << 31))
     task.build_all_requests(limit=1)
-
-
-def _unreadable(what: str, error: Exception, at: str) -> UserError:
-    said = " ".join(str(error).split()) or "without a word"
-    return UserError(
-        f"{what} cannot be read ({type(error).__name__}: {said[:300]}).",
-        remedy="Mend the task's file, or fetch its data set once where there is a network; "
-        "`lm-eval run --tasks NAME --model dummy --limit 1` tries it by itself.",
-        reason="TASK_UNREADABLE",
-        field=at,
-    )
 
 
 def _unsupported(message: str, at: str) -> UserError:
@@ -269,7 +217,7 @@ def measure_task(
             (TASK_UNSUPPORTED).
         Stopped: when asked to stop.
     """
-    harness = load_harness()
+    harness = _harness()
     answers = SteeredAnswers(loaded, spec, saes, batch_rows, on_progress=on_progress, should_stop=should_stop)
     results = harness.simple_evaluate(
         model=_model_class()(loaded.tokenizer, answers, seed),

@@ -23,7 +23,7 @@ SPLIT_USE_DISCOVERY: SplitUse
 SPLIT_USE_EVALUATION: SplitUse
 
 class LabelledSource(_message.Message):
-    __slots__ = ("source", "text", "label", "positive", "negative", "language", "use", "columns", "records", "where", "limit", "format")
+    __slots__ = ("source", "text", "label", "positive", "negative", "language", "use", "columns", "records", "where", "limit", "format", "config", "split", "revision")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,9 @@ class LabelledSource(_message.Message):
     WHERE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     source: str
     text: str
     label: str
@@ -48,7 +51,10 @@ class LabelledSource(_message.Message):
     where: str
     limit: int
     format: str
-    def __init__(self, source: _Optional[str] = ..., text: _Optional[str] = ..., label: _Optional[str] = ..., positive: _Optional[_Iterable[str]] = ..., negative: _Optional[_Iterable[str]] = ..., language: _Optional[str] = ..., use: _Optional[_Union[SplitUse, str]] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., format: _Optional[str] = ...) -> None: ...
+    config: str
+    split: str
+    revision: str
+    def __init__(self, source: _Optional[str] = ..., text: _Optional[str] = ..., label: _Optional[str] = ..., positive: _Optional[_Iterable[str]] = ..., negative: _Optional[_Iterable[str]] = ..., language: _Optional[str] = ..., use: _Optional[_Union[SplitUse, str]] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., format: _Optional[str] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class Classify(_message.Message):
     __slots__ = ("sae", "data", "attribute", "layers", "rendering", "masks", "context", "bad_rows", "evaluation_share", "calibration_share", "balance", "per_class", "features", "compose", "false_positive_rates", "curve", "draws", "bootstrap", "probe_layers", "model_batch_tokens", "shard_texts")
@@ -97,7 +103,7 @@ class Classify(_message.Message):
     def __init__(self, sae: _Optional[str] = ..., data: _Optional[_Iterable[_Union[LabelledSource, _Mapping]]] = ..., attribute: _Optional[str] = ..., layers: _Optional[_Iterable[int]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., masks: _Optional[_Union[_features_pb2.TokenMasks, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[_redundancy_pb2.BadRows, str]] = ..., evaluation_share: _Optional[float] = ..., calibration_share: _Optional[float] = ..., balance: _Optional[bool] = ..., per_class: _Optional[int] = ..., features: _Optional[_Iterable[int]] = ..., compose: _Optional[_Iterable[int]] = ..., false_positive_rates: _Optional[_Iterable[float]] = ..., curve: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., bootstrap: _Optional[int] = ..., probe_layers: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., shard_texts: _Optional[int] = ...) -> None: ...
 
 class ApplyClassifier(_message.Message):
-    __slots__ = ("classifier", "source", "text", "columns", "records", "where", "limit", "format", "keep", "false_positive_rate", "sae", "bad_rows", "model_batch_tokens", "shard_texts")
+    __slots__ = ("classifier", "source", "text", "columns", "records", "where", "limit", "format", "keep", "false_positive_rate", "sae", "bad_rows", "model_batch_tokens", "shard_texts", "config", "split", "revision")
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +118,9 @@ class ApplyClassifier(_message.Message):
     BAD_ROWS_FIELD_NUMBER: _ClassVar[int]
     MODEL_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SHARD_TEXTS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     classifier: str
     source: str
     text: str
@@ -126,7 +135,10 @@ class ApplyClassifier(_message.Message):
     bad_rows: _redundancy_pb2.BadRows
     model_batch_tokens: int
     shard_texts: int
-    def __init__(self, classifier: _Optional[str] = ..., source: _Optional[str] = ..., text: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., format: _Optional[str] = ..., keep: _Optional[_Iterable[str]] = ..., false_positive_rate: _Optional[float] = ..., sae: _Optional[str] = ..., bad_rows: _Optional[_Union[_redundancy_pb2.BadRows, str]] = ..., model_batch_tokens: _Optional[int] = ..., shard_texts: _Optional[int] = ...) -> None: ...
+    config: str
+    split: str
+    revision: str
+    def __init__(self, classifier: _Optional[str] = ..., source: _Optional[str] = ..., text: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., format: _Optional[str] = ..., keep: _Optional[_Iterable[str]] = ..., false_positive_rate: _Optional[float] = ..., sae: _Optional[str] = ..., bad_rows: _Optional[_Union[_redundancy_pb2.BadRows, str]] = ..., model_batch_tokens: _Optional[int] = ..., shard_texts: _Optional[int] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ClassifierFeature(_message.Message):
     __slots__ = ("layer", "feature", "rate_positive", "rate_negative")

@@ -20,7 +20,7 @@ BAD_ROWS_SKIP: BadRows
 BAD_ROWS_REFUSE: BadRows
 
 class BenchmarkSource(_message.Message):
-    __slots__ = ("name", "source", "prompt", "columns", "records", "where", "limit")
+    __slots__ = ("name", "source", "prompt", "columns", "records", "where", "limit", "config", "split", "revision", "task", "shots", "folder")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,12 @@ class BenchmarkSource(_message.Message):
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SHOTS_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
     name: str
     source: str
     prompt: str
@@ -35,7 +41,13 @@ class BenchmarkSource(_message.Message):
     records: str
     where: str
     limit: int
-    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    config: str
+    split: str
+    revision: str
+    task: str
+    shots: int
+    folder: str
+    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ..., task: _Optional[str] = ..., shots: _Optional[int] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class SelectionRule(_message.Message):
     __slots__ = ("name", "top", "share")
@@ -48,14 +60,16 @@ class SelectionRule(_message.Message):
     def __init__(self, name: _Optional[str] = ..., top: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class PanelScores(_message.Message):
-    __slots__ = ("source", "tide", "draws")
+    __slots__ = ("source", "metrics", "tide", "draws")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     TIDE_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     source: str
+    metrics: _containers.RepeatedScalarFieldContainer[str]
     tide: str
     draws: int
-    def __init__(self, source: _Optional[str] = ..., tide: _Optional[str] = ..., draws: _Optional[int] = ...) -> None: ...
+    def __init__(self, source: _Optional[str] = ..., metrics: _Optional[_Iterable[str]] = ..., tide: _Optional[str] = ..., draws: _Optional[int] = ...) -> None: ...
 
 class BenchRedundancy(_message.Message):
     __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "model_batch_tokens", "shard_items")

@@ -49,7 +49,7 @@ RESPONDER_TEMPLATE: Responder
 RESPONDER_WRITER: Responder
 
 class TextRows(_message.Message):
-    __slots__ = ("source", "prompt", "columns", "records", "where", "skip", "limit")
+    __slots__ = ("source", "prompt", "columns", "records", "where", "skip", "limit", "config", "split", "revision")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,9 @@ class TextRows(_message.Message):
     WHERE_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     source: str
     prompt: str
     columns: _containers.RepeatedScalarFieldContainer[str]
@@ -64,7 +67,10 @@ class TextRows(_message.Message):
     where: str
     skip: int
     limit: int
-    def __init__(self, source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., skip: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+    config: str
+    split: str
+    revision: str
+    def __init__(self, source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., skip: _Optional[int] = ..., limit: _Optional[int] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class SynthesisTargets(_message.Message):
     __slots__ = ("features", "feature_set", "explanations", "min_score", "words", "topic", "relevance", "min_texts", "max_share", "limit", "weak_share")

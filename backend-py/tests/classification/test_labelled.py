@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qscope.classification.labelled import Labelled, LabelRule, Side, Use, read_labelled, side_of, text_digest
-from qscope.classification.rows import RowSource
+from qscope.data.row_texts import RowSource
 from qscope.errors import UserError
 
 RULE = LabelRule("label", frozenset({"yes"}), at="classify.data[0]")

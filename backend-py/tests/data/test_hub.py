@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import datasets
 import httpx
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 
 from qscope.data import DatasetReader, Selection, ShuffledReader, TokenStream, open_text
 from qscope.errors import UserError
@@ -68,17 +68,17 @@ def test_the_commit_is_pinned_and_recorded(monkeypatch):
 
     def load(name, config, **options):
         asked.update(options)
-        return datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+        return datasets.IterableDatasetDict({"test": datasets.Dataset.from_list(ROWS).to_iterable_dataset()})
 
     monkeypatch.setattr(HfApi, "dataset_info", lambda self, *args, **options: SimpleNamespace(sha="c0ffee"))
     monkeypatch.setattr(datasets, "load_dataset", load)
     opened = open_text(TextSource(source="someone/rows", field="text", split="test"))
     assert opened.read() == "row 0"
-    assert (asked["revision"], asked["split"], asked["streaming"]) == ("c0ffee", "test", True)
+    assert (asked["revision"], asked["streaming"]) == ("c0ffee", True)
     assert opened.identity()["revision"] == "c0ffee"
 
 
-def test_an_unreachable_hub_is_refused_after_one_bounded_question(monkeypatch):
+def test_an_unreachable_hub_is_refused_after_one_bounded_question(monkeypatch, tmp_path):
     calls = []
 
     def unreachable(self, *args, timeout, **options):
@@ -86,6 +86,7 @@ def test_an_unreachable_hub_is_refused_after_one_bounded_question(monkeypatch):
         raise httpx.ConnectError("Name or service not known")
 
     monkeypatch.setattr(HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:
         open_text(TextSource(source="someone/rows", field="text"))
     assert (caught.value.reason, caught.value.field) == ("TEXT_UNREACHABLE", "text.source")

@@ -76,7 +76,7 @@ def test_what_is_wrong_with_scores_is_said_with_its_line(tmp_path, text, reason,
     path = tmp_path / "s.jsonl"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_panel(str(path), [benchmark("a", [0, 2]), benchmark("b", [0])], at="panel.source")
+        read_panel(str(path), [benchmark("a", [0, 2]), benchmark("b", [0])], at="panel")
     assert (caught.value.reason, caught.value.field) == (reason, "panel.source")
     assert sentence in caught.value.message
 

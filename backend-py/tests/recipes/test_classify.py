@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from qscope.classification.rows import RowSource
+from qscope.data.row_texts import RowSource
 from qscope.errors import UserError
 from qscope.runs import RunFolder
 from qscope.v1.experiment_pb2 import Experiment

@@ -840,7 +840,14 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    panel:\n" +
     "      source: \"\"                  File with the columns model, benchmark, item\n" +
     "                                  (the row's number in its source, from 0) and\n" +
-    "                                  score; every model needs every item\n" +
+    "                                  score; or the output folder of lm-eval run\n" +
+    "                                  with --log_samples; every model needs every\n" +
+    "                                  item\n" +
+    "      metrics: []                 lm-eval's samples: the score is the first of\n" +
+    "                                  these metrics that a task has, with its filter\n" +
+    "                                  where there are several, as in\n" +
+    "                                  ['exact_match,strict-match', acc]; left out,\n" +
+    "                                  the only one\n" +
     "      tide: \"\"                    Benchmark whose accuracy stands for general\n" +
     "                                  ability: partial correlations hold it fixed\n" +
     "      draws: 100                  Random orders of the items from which R is\n" +
@@ -941,9 +948,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "  apply_classifier:\n" +
     "    classifier: (required)        Run id or folder of a classify run, or a\n" +
     "                                  classifier file\n" +
-    "    source: (required)            Texts: embedded, embedded-heldout, or a file,\n" +
-    "                                  folder or glob: .jsonl, .json, .parquet, .csv,\n" +
-    "                                  .tsv, .txt, each also as .gz or .zst\n" +
+    "    source: (required)            Texts: embedded, embedded-heldout, a file,\n" +
+    "                                  folder or glob (.jsonl, .json, .parquet, .csv,\n" +
+    "                                  .tsv, .txt, each also as .gz or .zst), or a\n" +
+    "                                  Hugging Face dataset id\n" +
     "    text: \"\"                      What the model reads, columns in braces:\n" +
     "                                  '{tweet}'; left out, the column called text,\n" +
     "                                  prompt, question, input or the like\n" +
@@ -967,7 +975,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  listed) or refuse\n" +
     "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
     "    shard_texts: 1024             Texts read at once, the unit of writing and of\n" +
-    "                                  resuming\n",
+    "                                  resuming\n" +
+    "    config: \"\"                    Configuration (subset) of a hub dataset\n" +
+    "    split: \"\"                     Split of a hub dataset; left out, train\n" +
+    "    revision: \"\"                  Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n",
   "synthesize":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
@@ -1016,9 +1028,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  this share of the seed texts; 0: only for\n" +
     "                                  those that fire in none\n" +
     "    seed_data:\n" +
-    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
-    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
-    "                                  .txt, each also as .gz or .zst\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
     "      prompt: \"\"                  The text of a row, columns in braces:\n" +
     "                                  '{question}'; left out, the column called\n" +
     "                                  prompt, question, input or the like\n" +
@@ -1032,10 +1045,15 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      skip: 0                     Texts left out at the beginning, so that one\n" +
     "                                  file may serve twice\n" +
     "      limit: 0                    Texts at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
     "    reference:\n" +
-    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
-    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
-    "                                  .txt, each also as .gz or .zst\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
     "      prompt: \"\"                  The text of a row, columns in braces:\n" +
     "                                  '{question}'; left out, the column called\n" +
     "                                  prompt, question, input or the like\n" +
@@ -1049,10 +1067,15 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      skip: 0                     Texts left out at the beginning, so that one\n" +
     "                                  file may serve twice\n" +
     "      limit: 0                    Texts at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
     "    natural:\n" +
-    "      source: \"\"                  embedded, embedded-heldout, or a file, folder\n" +
-    "                                  or glob: .jsonl, .json, .parquet, .csv, .tsv,\n" +
-    "                                  .txt, each also as .gz or .zst\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
     "      prompt: \"\"                  The text of a row, columns in braces:\n" +
     "                                  '{question}'; left out, the column called\n" +
     "                                  prompt, question, input or the like\n" +
@@ -1066,6 +1089,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      skip: 0                     Texts left out at the beginning, so that one\n" +
     "                                  file may serve twice\n" +
     "      limit: 0                    Texts at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
     "    layers: []                    Layers looked at where no features are named;\n" +
     "                                  empty means every layer that has an SAE\n" +
     "    rendering:\n" +

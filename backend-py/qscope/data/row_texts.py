@@ -1,16 +1,16 @@
-"""Texts in the rows of files: which column the model reads, which rows are wanted, which cannot be used."""
+"""Texts in the rows of a source: which column the model reads, which rows are wanted, which cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from qscope.data.files import digest, find_files
 from qscope.data.formats import Column, missing_column
-from qscope.data.records import Fault, Layout, Record, records
+from qscope.data.hub import SourceName
+from qscope.data.records import Fault, Layout, Record
+from qscope.data.rows import open_rows
 from qscope.data.selection import Condition
-from qscope.data.source import EMBEDDED, embedded_path
 from qscope.data.template import Template, guessed_template, shown
 from qscope.errors import UserError
 
@@ -36,20 +36,25 @@ class TextRow:
 
 
 class RowSource:
-    """The rows of files, in order, read anew by every :meth:`rows`; nothing is held.
+    """The rows of a source, in order, read anew by every :meth:`rows`; nothing is held.
 
     Args:
-        source: a file, folder or glob, or a text that comes with the program.
-        text: template of what the model reads; left out, the first of TEXT_COLUMNS that the first row has.
+        source: a text that comes with the program, a file, folder or glob, or the id of a data set of the hub.
+        text: template of what the model reads; left out, the first of ``guesses`` that the first row has.
+        config, split, revision: of a data set of the hub.
+        usual_split: split of a data set where none is named.
         columns: names of the columns of a table without a header.
         inside: path of the rows in a .json whose rows are not at the top.
         where: ``column=value`` or ``column!=value``; other rows are neither given out nor at fault.
         form: format of the files, whatever their names say; empty: what they say.
         refuse_faults: whether a row that cannot be used is an error; otherwise it is given out as a fault.
+        field: experiment field of the template, which is also what a text is called: ``text`` or ``prompt``.
+        guesses: columns that may hold the text.
         at: experiment field of the source, for errors.
 
     Raises:
-        UserError: nothing readable is there, or a template or condition is malformed.
+        UserError: nothing readable is there, fields that do not belong together (SOURCE_FIELDS), or a template or
+            condition is malformed.
     """
 
     def __init__(
@@ -57,19 +62,30 @@ class RowSource:
         source: str,
         *,
         text: str = "",
+        config: str = "",
+        split: str = "",
+        revision: str = "",
+        usual_split: str = "train",
         columns: Sequence[str] = (),
         inside: str = "",
         where: str = "",
         form: str = "",
         refuse_faults: bool = False,
+        field: str = "text",
+        guesses: Sequence[str] = TEXT_COLUMNS,
         at: str = "",
     ) -> None:
-        self._at, self._refuse, self._layout = at, refuse_faults, Layout(columns, inside, at)
-        self._template = Template(text, at=f"{at}.text") if text else None
+        self._at, self._refuse, self._field, self._guesses = at, refuse_faults, field, guesses
+        self._template = Template(text, at=f"{at}.{field}") if text else None
         self._condition = Condition.parse(where, at=f"{at}.where") if where else None
-        files = find_files(embedded_path(source) if source in EMBEDDED else source, f"{at}.source")
-        self._files = [replace(file, format=form) for file in files] if form else files
-        self._identity = {"source": source, "digest": digest(self._files), "text": text, "where": where}
+        name = SourceName(source, config, split, revision, at)
+        self._rows = open_rows(name, Layout(columns, inside, at), split=usual_split, form=form)
+        self._identity = {**self._rows.identity(), "text": text, "where": where}
+
+    @property
+    def template(self) -> str:
+        """The template in use; empty until the first row has said which."""
+        return self._template.text if self._template else ""
 
     def identity(self) -> dict[str, Any]:
         """What is read: enough to notice on resume that the source has changed."""
@@ -82,30 +98,33 @@ class RowSource:
             UserError: a damaged file, no column to read (PROMPT_UNKNOWN), a column in ``where`` that no row has
                 (TEXT_FIELD_MISSING), or, where asked for, a bad row (ROW_BAD).
         """
-        names: dict[str, None] = {}
-        for number, record in enumerate(record for file in self._files for record in records(file, self._layout)):
+        self._names: dict[str, None] = {}
+        for number, record in enumerate(self._rows.records()):
             if isinstance(record, Record):
                 if self._condition is not None:
-                    names.update(dict.fromkeys(map(str, record.values)))
+                    self._names.update(dict.fromkeys(map(str, record.values)))
                 if not self._wanted(record):
                     continue
                 if self._template is None:
-                    self._template = guessed_template(record, TEXT_COLUMNS, at=f"{self._at}.text")
+                    self._template = guessed_template(record, self._guesses, at=f"{self._at}.{self._field}")
             row = record if isinstance(record, Fault) else self._filled(record, number)
             yield self.fault(row) if isinstance(row, Fault) else row
-        if self._condition is not None and names and self._condition.column not in names:
+        self.check_condition()
+
+    def check_condition(self) -> None:
+        """For who stops reading before the end: refuses a ``where`` whose column none of the rows so far had.
+
+        Raises:
+            UserError: TEXT_FIELD_MISSING.
+        """
+        if self._condition is not None and self._names and self._condition.column not in self._names:
             column = Column(self._condition.column, f"{self._at}.where")
-            raise missing_column(self._identity["source"], column, list(names))
+            raise missing_column(self._identity["source"], column, list(self._names))
 
     def fault(self, fault: Fault) -> Fault:
         """The fault itself, or an error where faults are refused."""
         if self._refuse:
-            raise UserError(
-                f"{fault.place}: {fault.why}.",
-                remedy="Mend the row, or leave bad rows out with bad_rows: skip.",
-                reason="ROW_BAD",
-                field=f"{self._at}.source",
-            )
+            raise refused_row(fault, at=f"{self._at}.source")
         return fault
 
     def _wanted(self, record: Record) -> bool:
@@ -120,7 +139,7 @@ class RowSource:
         except KeyError as error:
             return missing(record.place, str(error.args[0]), record.values)
         if not text.strip():
-            return Fault(record.place, "its text is empty")
+            return Fault(record.place, f"its {self._field} is empty")
         return TextRow(record.place, number, text, record.values)
 
 
@@ -128,3 +147,13 @@ def missing(place: str, column: str, values: dict[str, Any]) -> Fault:
     """The fault of a row without a value in a column."""
     known = ", ".join(map(str, list(values)[:12])) or "none"
     return Fault(place, f"no column {column!r} with a value (columns there: {known})")
+
+
+def refused_row(fault: Fault, *, at: str) -> UserError:
+    """The error for a row that cannot be used, where such rows are refused."""
+    return UserError(
+        f"{fault.place}: {fault.why}.",
+        remedy="Mend the row, or leave bad rows out with bad_rows: skip.",
+        reason="ROW_BAD",
+        field=at,
+    )

@@ -1,0 +1,68 @@
+"""The benchmarks of an experiment: rows of sources, and tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from qscope.data.items import Benchmark, read_benchmark
+from qscope.data.task_items import read_task
+from qscope.errors import UserError
+from qscope.v1.redundancy_pb2 import BAD_ROWS_REFUSE, BenchmarkSource, BenchRedundancy
+
+
+def read_benchmarks(task: BenchRedundancy, at: str) -> Iterator[Benchmark]:
+    """Reads a task's benchmarks one after the other; a group of tasks is several.
+
+    Args:
+        task: the task.
+        at: its experiment field, for errors.
+
+    Raises:
+        UserError: see :func:`read_benchmark` and :func:`read_task`; or two benchmarks have one name (NAME_TWICE).
+    """
+    names: set[str] = set()
+    managers: dict[str, Any] = {}
+    refuse = task.bad_rows == BAD_ROWS_REFUSE
+    for index, source in enumerate(task.benchmarks):
+        here = f"{at}.benchmarks[{index}]"
+        for benchmark in _read(source, refuse, managers, here):
+            if benchmark.name in names:
+                raise UserError(
+                    f"Two benchmarks are called '{benchmark.name}'.",
+                    remedy="Name the task or the group that has it once, or give the other a name of its own.",
+                    reason="NAME_TWICE",
+                    field=f"{here}.task" if source.task else f"{here}.name",
+                )
+            names.add(benchmark.name)
+            yield benchmark
+
+
+def _read(source: BenchmarkSource, refuse_faults: bool, managers: dict[str, Any], at: str) -> list[Benchmark]:
+    if source.task:
+        return read_task(
+            source.name,
+            source.task,
+            shots=source.shots,
+            folder=source.folder,
+            limit=source.limit,
+            refuse_faults=refuse_faults,
+            managers=managers,
+            at=at,
+        )
+    return [
+        read_benchmark(
+            source.name,
+            source.source,
+            prompt=source.prompt,
+            config=source.config,
+            split=source.split,
+            revision=source.revision,
+            columns=list(source.columns),
+            inside=source.records,
+            where=source.where,
+            limit=source.limit,
+            refuse_faults=refuse_faults,
+            at=at,
+        )
+    ]
