@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qscope.data.records import Fault
+from qscope.data.records import Fault, remedy_of
 from qscope.data.row_texts import RowSource, TextRow, missing
 from qscope.data.template import Template, shown
 from qscope.errors import UserError
@@ -192,8 +192,9 @@ def read_labelled(
     found, kept = Labelled(), {}
     contradictory: set[bytes] = set()
     labels: Counter[str] = Counter()
-    first = None
+    names, first = [], None
     for source, rule in sources:
+        names.append(source.identity()["source"])
         first = first or rule
         uses = {"evaluation": evaluation, "calibration": calibration, "seed": seed}
         for text, use in _texts(source, rule, found, labels, languages_of):
@@ -214,7 +215,7 @@ def read_labelled(
             else:
                 found.repeated += 1
     found.texts = list(kept.values())
-    _refuse_unusable(found, labels, first.at if first else "")
+    _refuse_unusable(found, names, labels, first.at if first else "")
     everything = len(found.texts)
     if per_class:
         found.texts = _thinned(found.texts, lambda text: (text.language, text.positive), lambda *_: per_class, seed)
@@ -296,9 +297,10 @@ def _thinned(
     return [text for text in texts if text.digest in chosen]
 
 
-def _refuse_unusable(found: Labelled, labels: Mapping[str, int], at: str) -> None:
+def _refuse_unusable(found: Labelled, names: Sequence[str], labels: Mapping[str, int], at: str) -> None:
     if not found.texts:
-        message = "The data holds no row that can be used."
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        message = f"The data holds no row that can be used: '{names[0]}'{more}."
         if found.faults:
             fault = found.faults[0]
             message += f" The first of {len(found.faults):,} left out: {fault.place}: {fault.why}."
@@ -308,14 +310,14 @@ def _refuse_unusable(found: Labelled, labels: Mapping[str, int], at: str) -> Non
             message += f" Labels there: {_some(found.other_labels)}."
         raise UserError(
             message,
-            remedy="Check the source, and its columns for text and label.",
+            remedy=remedy_of(found.faults, "Check the source, and its columns for text and label."),
             reason="DATA_EMPTY",
             field=f"{at}.source",
         )
     if len({text.positive for text in found.texts}) == 1:
         which = "with" if found.texts[0].positive else "without"
         raise UserError(
-            f"All {len(found.texts):,} texts are of one class, {which} the attribute.",
+            f"{_all(len(found.texts))} of one class, {which} the attribute.",
             remedy=f"Say in 'positive' which labels have the attribute, of {_some(labels)}.",
             reason="ONE_CLASS",
             field=f"{at}.positive",
@@ -333,6 +335,10 @@ def _refuse_few(found: Labelled, at: str) -> None:
                     reason="TOO_FEW_TEXTS",
                     field=f"{at}.source",
                 )
+
+
+def _all(count: int) -> str:
+    return f"All {count:,} texts are" if count > 1 else "The only text is"
 
 
 def _some(labels: Mapping[Any, int]) -> str:

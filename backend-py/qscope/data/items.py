@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from qscope.data.records import Fault
+from qscope.data.records import Fault, remedy_of
 from qscope.data.row_texts import RowSource
 from qscope.errors import UserError
 
@@ -126,7 +126,7 @@ def refuse_empty(found: Benchmark, source: str, *, at: str) -> None:
         message += f" The first of {len(found.faults):,} rows left out: {first.place}: {first.why}."
     raise UserError(
         message,
-        remedy="Check the source and the template.",
+        remedy=remedy_of(found.faults, "Check the source and the template."),
         reason="BENCHMARK_EMPTY",
         field=at,
     )

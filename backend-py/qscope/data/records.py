@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,15 @@ class Fault:
 
     place: str
     why: str
+
+
+def remedy_of(faults: Sequence[Fault], usual: str) -> str:
+    """What to do about a source of which nothing is left: by the first of its faults, else ``usual``."""
+    if faults and faults[0].why == "not UTF-8 text":
+        return "Convert the file to UTF-8, for example with iconv."
+    if faults and ".json:" in faults[0].place:
+        return f"{usual} Where the rows of a .json are not at the top, 'records' says where they are."
+    return usual
 
 
 @dataclass(frozen=True)
@@ -159,11 +168,17 @@ def _csv_rows(file: TextFile) -> Iterator[_Row]:
         except UnicodeDecodeError:
             row = "not UTF-8 text"
         except csv.Error as error:
-            unclosed = str(error) == "unexpected end of data"
-            row = f"not a row of the table ({'a quotation mark is not closed' if unclosed else error})"
+            row = f"not a row of the table ({_plain(str(error))})"
         if isinstance(row, str):
             again.extendleft(reversed(taken))
         yield first, row
+
+
+def _plain(error: str) -> str:
+    """What the csv module complains of, in words of the file rather than of the module."""
+    if error == "unexpected end of data":
+        return "a quotation mark is not closed"
+    return "a carriage return without a line feed" if error.startswith("new-line character") else error
 
 
 def _tsv(file: TextFile, layout: Layout) -> Iterator[Record | Fault]:
@@ -205,6 +220,13 @@ def _table(file: TextFile, layout: Layout, rows: Iterator[_Row]) -> Iterator[Rec
             yield Fault(place, cells)
         elif not names:
             names = cells
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise UserError(
+                    f"{place}: {Counter(names)[twice[0]]} columns are called '{twice[0]}'.",
+                    remedy="Give every column a name of its own.",
+                    reason="TEXT_ROW_BAD",
+                )
         elif len(cells) != len(names):
             yield Fault(place, f"{len(cells)} cells, but {len(names)} columns")
         else:

@@ -138,6 +138,8 @@ class RowSource:
             text = self._template.fill(record.values)
         except KeyError as error:
             return missing(record.place, str(error.args[0]), record.values)
+        except ValueError as error:
+            return Fault(record.place, str(error))
         if not text.strip():
             return Fault(record.place, f"its {self._field} is empty")
         return TextRow(record.place, number, text, record.values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from qscope.data.files import TextFile, brief, digest, find_files
+from qscope.data.files import TextFile, brief, digest, find_files, translated
 from qscope.data.hub import OpenedHub, SourceName, open_hub
 from qscope.data.records import Fault, Layout, Record, records
 from qscope.data.source import EMBEDDED, embedded_path
@@ -65,8 +65,13 @@ class FileRows(Rows):
         self._identity = {"source": source, "digest": digest(files)}
 
     def records(self) -> Iterator[Record | Fault]:
+        """The rows in order; errors say which field of the experiment named the file."""
         for file in self._files:
-            yield from records(file, self._layout)
+            yield from translated(records(file, self._layout), (UserError,), self._placed)
+
+    def _placed(self, error: UserError) -> UserError:
+        field = error.field or f"{self._layout.at}.source"
+        return UserError(error.message, remedy=error.remedy, reason=error.reason, field=field)
 
     def identity(self) -> dict[str, Any]:
         return dict(self._identity)

@@ -41,8 +41,9 @@ class Template:
 
         Raises:
             KeyError: a column is not there, or is null.
+            ValueError: a column holds what is no text, such as a picture.
         """
-        return "".join(literal + (shown(_look_up(values, name)) if name else "") for literal, name in self._parts)
+        return "".join(literal + (_text(_look_up(values, name), name) if name else "") for literal, name in self._parts)
 
 
 def _malformed(text: str, why: str, at: str) -> UserError:
@@ -67,6 +68,12 @@ def _look_up(values: dict[str, Any], name: str) -> Any:
         else:
             raise KeyError(name)
     return found
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bytes | bytearray):
+        raise ValueError(f"column {name!r} holds bytes, not text")
+    return shown(value)
 
 
 def shown(value: Any) -> str:

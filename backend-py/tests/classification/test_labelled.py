@@ -161,7 +161,7 @@ def test_balance_and_per_class(tmp_path) -> None:
         ([], "DATA_EMPTY", "no row that can be used"),
         (["x", "y"], "DATA_EMPTY", "The first of 2 left out: a.jsonl:1: not JSON"),
         ([{"text": f"t{n}", "label": "no"} for n in range(30)], "ONE_CLASS", "All 30 texts are of one class, without"),
-        ([{"text": "a", "label": "yes"}], "ONE_CLASS", "All 1 texts are of one class, with the"),
+        ([{"text": "a", "label": "yes"}], "ONE_CLASS", "The only text is of one class, with the"),
         (rows(6), "TOO_FEW_TEXTS", "are needed"),
         ([{"text": "a", "label": "yes"}, {"text": "A", "label": "no"}], "DATA_EMPTY", "Every text has both labels"),
     ],
