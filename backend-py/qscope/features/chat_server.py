@@ -55,13 +55,26 @@ class Answer:
     Attributes:
         text: without what the model thought aloud.
         input_tokens, output_tokens: as the server counts them; 0 where it does not say.
+        cut: whether it ends where the tokens did, in the middle of a sentence perhaps.
         fault: why there is no answer; empty where there is one.
     """
 
     text: str
     input_tokens: int = 0
     output_tokens: int = 0
+    cut: bool = False
     fault: str = ""
+
+    def as_json(self) -> list[Any]:
+        """As ledgers hold it."""
+        return [self.text, self.input_tokens, self.output_tokens, *([True] if self.cut else [])]
+
+    @classmethod
+    def of_json(cls, known: Any) -> Answer:
+        """What :meth:`as_json` wrote; a bare text is what ledgers held before tokens were counted."""
+        if isinstance(known, str):
+            return cls(known)
+        return cls(str(known[0]), _count(known[1]), _count(known[2]), known[3:] == [True])
 
 
 @dataclass
@@ -86,7 +99,7 @@ class Usage:
     @classmethod
     def of_ledger(cls, ledger: Ledger | None) -> Usage:
         """What earlier attempts took: whatever was built on their answers, it was paid for."""
-        answers = [_recalled(value) for value in ledger.values()] if ledger is not None else []
+        answers = [Answer.of_json(value) for value in ledger.values()] if ledger is not None else []
         return cls(
             answers=len(answers),
             recalled=len(answers),
@@ -224,7 +237,7 @@ class ChatServer:
         asked = {"url": self._url, "body": body}
         key = key_of({**asked, "number": question.number} if question.number else asked)
         if self._ledger is not None and (known := self._ledger.get(key)) is not None:
-            return _recalled(known)
+            return Answer.of_json(known)
         for attempt in range(_TRIES):
             if self._should_stop():
                 raise Stopped
@@ -232,9 +245,9 @@ class ChatServer:
             if answer is not None:
                 # An answer without text is none to keep: a run that goes on asks once more.
                 if self._ledger is not None and answer.text:
-                    self._ledger.put(key, [answer.text, answer.input_tokens, answer.output_tokens])
+                    self._ledger.put(key, answer.as_json())
                     # Of two threads with the same question the first one's answer stays, for both.
-                    answer = _recalled(self._ledger.get(key))
+                    answer = Answer.of_json(self._ledger.get(key))
                 with self._lock:
                     self.usage.count(answer)
                 return answer
@@ -253,6 +266,12 @@ class ChatServer:
             self.usage.requests += 1
         try:
             response = self._client.post(self._url, json=body)
+        except httpx.DecodingError as error:
+            # Compressed, and not so: garbage like any other.
+            self._count_fault("garbage")
+            if not last:
+                return None, None
+            raise self._garbage(_brief(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             self._count_fault("unreachable" if isinstance(error, httpx.ConnectError) else "connection lost")
             later = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
@@ -290,8 +309,11 @@ class ChatServer:
         self._count_fault("garbage")
         if not last:
             return None, None
-        raise self._fault(
-            f"{self._url} answers something other than a chat completion: {_brief(response.text)}",
+        raise self._garbage(_brief(response.text))
+
+    def _garbage(self, shown: str) -> UserError:
+        return self._fault(
+            f"{self._url} answers something other than a chat completion: {shown}",
             "Name the base URL of an OpenAI-compatible server, for example http://localhost:8000/v1.",
             "CHAT_SERVER_FAULT",
             QuestionFault,
@@ -305,18 +327,17 @@ def _completion(response: Any) -> Answer | None:
     """The answer in a chat completion; None where the response is none."""
     try:
         body = response.json()
-        content = body["choices"][0]["message"]["content"]
+        choice = body["choices"][0]
+        content = choice["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    # None is what a server says that was silent.
+    if not isinstance(content, str | None):
         return None
     usage = body.get("usage")
     counts = usage if isinstance(usage, dict) else {}
-    said = _THINKING.sub("", content).strip() if isinstance(content, str) else ""
-    return Answer(said, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
-
-
-def _recalled(known: Any) -> Answer:
-    # A bare text is what ledgers held before tokens were counted.
-    return Answer(known) if isinstance(known, str) else Answer(str(known[0]), _count(known[1]), _count(known[2]))
+    tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    return Answer(_THINKING.sub("", content or "").strip(), *tokens, choice.get("finish_reason") == "length")
 
 
 def _count(value: Any) -> int:

@@ -20,6 +20,7 @@ from qscope.runs import RunContext
 from qscope.synthesis.contexts import Excerpts, StrongestPlaces, contexts_of
 from qscope.synthesis.coverage import TargetSet
 from qscope.synthesis.fired import FiredReader, FiringCounts
+from qscope.synthesis.judges import ask_until
 from qscope.synthesis.questions import relevance_of, relevance_question
 from qscope.synthesis.rows import read_rows
 from qscope.synthesis.targets import Target, missing_targets, named_targets, reference_targets
@@ -220,14 +221,16 @@ def _relevant(context: RunContext, task: Synthesize, targets: list[Target], serv
             reason="NO_JUDGE",
             field=f"{AT}.targets.topic",
         )
-    answers = server.answer_all(
-        [Question(*relevance_question(task.targets.topic, target.label)) for target in labelled],
-        on_answer=progress_of(context, "judging relevance", len(labelled)),
-    )
+    told = progress_of(context, "judging relevance", len(labelled))
+
+    def ask(places: Sequence[int], number: int) -> list[float | None]:
+        asked = [Question(*relevance_question(task.targets.topic, labelled[at].label), number=number) for at in places]
+        done = len(labelled) - len(places)
+        return [relevance_of(one.text) for one in server.answer_all(asked, lambda count: told(done + count))]
+
+    scores = ask_until(len(labelled), task.attempts, ask, lambda score: score is not None, None)
     judged = [
-        replace(target, relevance=score)
-        for target, answer in zip(labelled, answers, strict=True)
-        if (score := relevance_of(answer.text)) is not None
+        replace(target, relevance=score) for target, score in zip(labelled, scores, strict=True) if score is not None
     ]
     if len(judged) < len(targets):
         context.warning(f"{len(targets) - len(judged):,} features have no label, or no relevance that was understood.")

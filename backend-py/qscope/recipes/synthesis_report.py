@@ -173,7 +173,7 @@ def _metadata(outcome: Outcome, verdict: Verdict) -> dict[str, Any]:
         "feature": target.feature,
         "label": target.label,
         "style": slot.style.name if slot.style else VANILLA,
-        "rewrite_of": slot.parent_name or None,
+        "rewrite_of": slot.parent_name,
         "activation": verdict.activation,
         "token": verdict.token,
         "position": verdict.position,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -33,16 +34,9 @@ from qscope.synthesis.contexts import Excerpts, random_excerpts
 from qscope.synthesis.coverage import coverage_in_order, coverage_of_draws, texts_needed
 from qscope.synthesis.duplicates import Duplicates
 from qscope.synthesis.fired import FiredReader
+from qscope.synthesis.judges import BENIGN, HARMFUL, judged_risks, judged_same
 from qscope.synthesis.loop import Loop, Slot, Verdict, reasons
-from qscope.synthesis.questions import same_question, word_of
-from qscope.synthesis.responses import (
-    BENIGN,
-    HARMFUL,
-    Response,
-    fixed_responses,
-    judged_risks,
-    written_responses,
-)
+from qscope.synthesis.responses import Response, fixed_responses, written_responses
 from qscope.synthesis.styles import Style, chosen_styles
 from qscope.synthesis.writers import Asker, AskingWriter, Brief
 from qscope.v1.synthesize_pb2 import (
@@ -156,7 +150,7 @@ def _written(
         reader,
         ledger,
         attempts=task.attempts,
-        same=_same(writing.asker) if task.same_meaning and writing.asker else None,
+        same=partial(judged_same, writing.asker, tries=task.attempts) if task.same_meaning and writing.asker else None,
         should_stop=lambda: context.stop_requested,
         on_verdicts=lambda kept: told(kept),
     )
@@ -217,15 +211,6 @@ def _watch(
             context.metrics(len(loop.verdicts), {-1: {name: float(value) for name, value in values.items()}})
 
     return told
-
-
-def _same(asker: Asker):
-    def judge(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        answers = asker.answer_all([Question(*same_question(*pair)) for pair in pairs])
-        # An answer that is not understood is no reason to throw a rewrite away, nor to keep it.
-        return [word_of(answer.text, ("yes", "no")) == "yes" for answer in answers]
-
-    return judge
 
 
 def _responses(task: Synthesize, asker: Asker | None, prompts: Sequence[str]) -> list[Response]:

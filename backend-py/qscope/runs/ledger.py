@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,15 @@ class Ledger:
         Raises:
             OSError: it cannot be written; the ledger is as it was before.
         """
-        assert value is not None, "null means that there is no answer"
+        self.put_all({key: value})
+
+    def put_all(self, answers: Mapping[str, Any]) -> None:
+        """Keeps several answers, in one writing: see :meth:`put`."""
+        assert None not in answers.values(), "null means that there is no answer"
         with self._lock:
-            if key not in self._known:
-                self._lines.append([{"key": key, "value": value}])
-                self._known[key] = value
+            fresh = {key: value for key, value in answers.items() if key not in self._known}
+            self._lines.append([{"key": key, "value": value} for key, value in fresh.items()])
+            self._known |= fresh
 
 
 def key_of(question: Any) -> str:

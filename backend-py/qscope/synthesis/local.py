@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from qscope.steering.scales import Scales
 from qscope.synthesis.targets import Target
 from qscope.v1 import steering_pb2 as pb
 from qscope.v1.generation_pb2 import PromptFormat, Sampling
-from qscope.v1.inference_pb2 import END_REASON_END_TOKEN
+from qscope.v1.inference_pb2 import END_REASON_END_TOKEN, END_REASON_LENGTH
 
 _THINKING = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
@@ -83,8 +84,8 @@ class LocalModel:
                 form = PromptFormat(chat=True, system=question.system, thinking=self._form.thinking)
                 prompts.append(render_prompt(self.loaded.tokenizer, question.user, form, at=f"{self._at}.format"))
             names = [key_of([question.system, question.user, question.number]) for question in asked]
-            texts = self._written(prompts, [None] * len(asked), names)
-            answers += [Answer(_THINKING.sub("", text).strip()) for text in texts]
+            made = self._written(prompts, [None] * len(asked), names)
+            answers += [replace(answer, text=_THINKING.sub("", answer.text).strip()) for answer in made]
         return answers
 
     def go_on(
@@ -96,25 +97,28 @@ class LocalModel:
             part = slice(first, first + self._batch_rows)
             prompts = [_plain(self.loaded.tokenizer, ids) for ids in starts[part]]
             written = self._written(prompts, targets[part], names[part])
-            texts += [prompt.text + text for prompt, text in zip(prompts, written, strict=True)]
+            # What only goes on ends where its tokens do: that is no fault.
+            texts += [prompt.text + answer.text for prompt, answer in zip(prompts, written, strict=True)]
         return texts
 
-    def _written(self, prompts: Sequence[Prompt], targets: Sequence[Target | None], names: Sequence[str]) -> list[str]:
+    def _written(
+        self, prompts: Sequence[Prompt], targets: Sequence[Target | None], names: Sequence[str]
+    ) -> list[Answer]:
         known = [self._ledger.get(f"local {name}") if self._ledger is not None else None for name in names]
         if all(one is not None for one in known):
-            return [str(one[0]) for one in known]
+            return [Answer.of_json(one) for one in known]
         # The whole batch again: rows of a batch share their padding, and so their last bits.
         made = self._generate(prompts, targets, names)
         for name, one, before in zip(names, made, known, strict=True):
             if before is None:
-                self.usage.count(Answer(*one))
+                self.usage.count(one)
                 if self._ledger is not None:
-                    self._ledger.put(f"local {name}", list(one))
-        return [text for text, _, _ in made]
+                    self._ledger.put(f"local {name}", one.as_json())
+        return made
 
     def _generate(
         self, prompts: Sequence[Prompt], targets: Sequence[Target | None], names: Sequence[str]
-    ) -> list[tuple[str, int, int]]:
+    ) -> list[Answer]:
         longest, limit = max(len(prompt) for prompt in prompts), context_length(self.loaded)
         refuse_beyond_context(self.loaded, longest, 1, at=self._at)
         sampling = Sampling()
@@ -131,6 +135,7 @@ class LocalModel:
         )
         self.usage.requests += len(prompts)
         tokens: list[list[int]] = [[] for _ in prompts]
+        long = [False] * len(prompts)
         while not generation.done:
             if self._should_stop():
                 raise Stopped
@@ -138,12 +143,14 @@ class LocalModel:
             for drawn in step.drawn:
                 if step.ended.get(drawn.row) != END_REASON_END_TOKEN:
                     tokens[drawn.row].append(drawn.token)
-        decoded = [self._cut(self.loaded.tokenizer.decode(ids, skip_special_tokens=True)) for ids in tokens]
-        return [(text, len(prompt), len(ids)) for text, prompt, ids in zip(decoded, prompts, tokens, strict=True)]
-
-    def _cut(self, text: str) -> str:
-        found = [place for place in (text.find(stop) for stop in self._sampling.stop) if place >= 0]
-        return text[: min(found)] if found else text
+                long[drawn.row] = step.ended.get(drawn.row) == END_REASON_LENGTH
+        answers = []
+        for prompt, ids, is_long in zip(prompts, tokens, long, strict=True):
+            text = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+            stops = [place for place in (text.find(stop) for stop in self._sampling.stop) if place >= 0]
+            whole = text[: min(stops)] if stops else text
+            answers.append(Answer(whole, len(prompt), len(ids), is_long and not stops))
+        return answers
 
     def _steered(self, prompts: Sequence[Prompt], targets: Sequence[Target | None]) -> SteeredBatch | None:
         if self._resolver is None or not any(targets):

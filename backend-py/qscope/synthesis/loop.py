@@ -19,7 +19,7 @@ from qscope.runs.ledger import Ledger
 from qscope.synthesis.contexts import token_at
 from qscope.synthesis.duplicates import Duplicates
 from qscope.synthesis.fired import Fired, FiredReader
-from qscope.synthesis.questions import refuses
+from qscope.synthesis.questions import declines
 from qscope.synthesis.styles import Style
 from qscope.synthesis.targets import Target
 from qscope.synthesis.writers import NO_MATERIAL, Brief, Draft, Writer
@@ -90,8 +90,9 @@ class Verdict:
         return cls(**{**value, "fired": tuple(value["fired"])})
 
 
-#: Says of (prompt, rewrite) pairs whether both ask for the same.
-Same = Callable[[Sequence[tuple[str, str]]], list[bool]]
+#: Says of (prompt, rewrite) pairs whether both ask for the same: ``yes``, ``no``, or empty where it is not understood.
+Same = Callable[[Sequence[tuple[str, str]]], list[str]]
+_SAME, _MEANING = "yes", {"no": "other meaning", "": "meaning unclear"}
 
 
 class Loop:
@@ -176,6 +177,7 @@ class Loop:
         known = [self._ledger.get(f"{slot.name}/{attempt}") for slot, attempt, _ in tasks]
         self.recalled += sum(one is not None for one in known)
         verdicts: list[Verdict] = []
+        fresh: dict[str, Any] = {}
         # Texts of a chunk share passes of the model: the whole chunk is read again, so that no last bit depends on
         # where an earlier attempt was cut off.
         made = self._made(tasks, known) if any(one is None for one in known) else []
@@ -185,15 +187,17 @@ class Loop:
             else:
                 draft, fired, same = made[index]
                 verdict = self._judged(slot, attempt, draft, fired, same, duplicates)
-                self._ledger.put(f"{slot.name}/{attempt}", verdict.as_json())
+                fresh[f"{slot.name}/{attempt}"] = verdict.as_json()
             if verdict.kept:
                 duplicates.keep(slot.name, verdict.text, verdict.key_P)
             verdicts.append(verdict)
+        # All at once: a chunk that was half judged would ask anew for what came to nothing before.
+        self._ledger.put_all(fresh)
         return verdicts
 
     def _made(
         self, tasks: Sequence[tuple[Slot, int, list[str]]], known: Sequence[Any]
-    ) -> list[tuple[Draft, Fired, bool]]:
+    ) -> list[tuple[Draft, Fired, str]]:
         drafts = self._writer.write(
             [
                 Brief(
@@ -203,7 +207,7 @@ class Loop:
             ]
         )
         fired = self._reader.read([draft.text for draft in drafts])
-        same = [True] * len(drafts)
+        same = [_SAME] * len(drafts)
         if self._same is not None:
             asked = [
                 index
@@ -219,7 +223,7 @@ class Loop:
         return list(zip(drafts, fired, same, strict=True))
 
     def _judged(
-        self, slot: Slot, attempt: int, draft: Draft, fired: Fired, same: bool, duplicates: Duplicates
+        self, slot: Slot, attempt: int, draft: Draft, fired: Fired, same: str, duplicates: Duplicates
     ) -> Verdict:
         activation, position = fired.peak_of(slot.target.key) if slot.target is not None else (0.0, -1)
         token = token_at(self._reader.tokenizer, fired.ids_T, position) if position >= 0 else ""
@@ -242,7 +246,7 @@ class Loop:
             return verdict(draft.reason, draft.detail)
         if not draft.text.strip():
             return verdict("empty")
-        if refuses(draft.text):
+        if declines(draft.text):
             return verdict("writer refused")
         if slot.target is not None and position < 0:
             return verdict("feature silent")
@@ -250,8 +254,8 @@ class Loop:
             return verdict("same text")
         if (twin := duplicates.twin_of(fired.key_P)) is not None:
             return verdict("same footprint", f"as {twin}")
-        if not same:
-            return verdict("other meaning")
+        if same != _SAME:
+            return verdict(_MEANING[same])
         return verdict()
 
 

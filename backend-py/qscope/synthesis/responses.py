@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from qscope.features.chat_server import Question
-from qscope.synthesis.questions import refuses, response_question, risk_question, word_of
+from qscope.features.chat_server import Answer, Question
+from qscope.synthesis.judges import BENIGN, HARMFUL, ask_until
+from qscope.synthesis.questions import refuses, response_question
 from qscope.synthesis.styles import PROMPT
 from qscope.synthesis.writers import Asker
-
-HARMFUL, BENIGN = "harmful", "benign"
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -28,22 +25,6 @@ class Response:
     risk: str
     text: str = ""
     reason: str = ""
-
-
-def judged_risks(asker: Asker, prompts: Sequence[str], tries: int) -> list[str]:
-    """``harmful``, ``benign`` or empty for each prompt.
-
-    Args:
-        asker: the judge.
-        prompts: what is judged.
-        tries: how often an unclear judge is asked.
-    """
-
-    def ask(places: Sequence[int], number: int) -> list[str]:
-        answers = asker.answer_all([Question(*risk_question(prompts[place]), number=number) for place in places])
-        return [word_of(answer.text, (HARMFUL, BENIGN)) for answer in answers]
-
-    return _until(len(prompts), tries, ask, bool, "")
 
 
 def fixed_responses(prompts: Sequence[str], risks: Sequence[str], *, refusal: str, help_text: str) -> list[Response]:
@@ -64,32 +45,21 @@ def written_responses(asker: Asker, prompts: Sequence[str], risks: Sequence[str]
         answers = asker.answer_all(
             [Question(*response_question(prompts[place], risks[place] == HARMFUL), number=number) for place in asked]
         )
-        said = {place: _checked(risks[place], answer.text) for place, answer in zip(asked, answers, strict=True)}
+        said = {place: _checked(risks[place], answer) for place, answer in zip(asked, answers, strict=True)}
         return [said.get(place, Response("", reason="risk unclear")) for place in places]
 
-    return _until(
+    return ask_until(
         len(prompts), tries, ask, lambda one: one.reason in ("", "risk unclear"), Response("", reason="empty")
     )
 
 
-def _checked(risk: str, text: str) -> Response:
+def _checked(risk: str, answer: Answer) -> Response:
+    text = answer.text
     if not text.strip():
         return Response(risk, reason="no response")
+    if answer.cut:
+        # Whoever is trained on it would learn to stop there.
+        return Response(risk, text, "response cut short")
     if refuses(text) != (risk == HARMFUL):
         return Response(risk, text, "response helps with harm" if risk == HARMFUL else "response refuses")
     return Response(risk, text)
-
-
-def _until(
-    count: int, tries: int, ask: Callable[[Sequence[int], int], list[_T]], good: Callable[[_T], bool], nothing: _T
-) -> list[_T]:
-    """Asks for all, then again for those that are not good, so many times at most."""
-    found = [nothing] * count
-    waiting = list(range(count))
-    for number in range(tries):
-        if not waiting:
-            break
-        for place, one in zip(waiting, ask(waiting, number), strict=True):
-            found[place] = one
-        waiting = [place for place in waiting if not good(found[place])]
-    return found

@@ -43,8 +43,8 @@ class Brief:
     parent: str = ""
 
 
-#: Reasons why there is no text. After the first no other try will do better.
-NO_MATERIAL, UNFILLED, FAILED = "no material", "template unfilled", "writer failed"
+#: Reasons why there is no text, and why the one there is will not do. After the first no other try will do better.
+NO_MATERIAL, UNFILLED, FAILED, CUT = "no material", "template unfilled", "writer failed", "cut short"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Draft:
 
     Attributes:
         text: what was written; empty where nothing was.
-        reason: one of :data:`NO_MATERIAL`, :data:`UNFILLED` and :data:`FAILED`; empty where there is a text.
+        reason: :data:`NO_MATERIAL`, :data:`UNFILLED`, :data:`FAILED` or :data:`CUT`; empty for a text that may do.
         detail: more of it.
     """
 
@@ -125,9 +125,13 @@ class AskingWriter:
     def write(self, briefs: Sequence[Brief]) -> list[Draft]:
         """See :class:`Writer`."""
         answers = self._asker.answer_all([self.question(brief) for brief in briefs])
-        return [
-            Draft("", FAILED, answer.fault) if answer.fault else Draft(written_text(answer.text)) for answer in answers
-        ]
+        return [_draft_of(answer) for answer in answers]
+
+
+def _draft_of(answer: Answer) -> Draft:
+    if answer.fault:
+        return Draft("", FAILED, answer.fault)
+    return Draft(written_text(answer.text), CUT if answer.cut else "")
 
 
 #: What a template may name.

@@ -65,6 +65,8 @@ def test_waits_for_a_busy_server_as_long_as_it_says(serve) -> None:
         ((200, {}, b"<html>"), "CHAT_SERVER_FAULT", "something other"),
         ((200, {}, {"choices": []}), "CHAT_SERVER_FAULT", "something other"),
         ((200, {}, [1]), "CHAT_SERVER_FAULT", "something other"),
+        ((200, {}, {"choices": [{"message": {"content": 7}}]}), "CHAT_SERVER_FAULT", "something other"),
+        ((200, {"content-encoding": "gzip"}, b"no gzip"), "CHAT_SERVER_FAULT", "something other"),
     ],
 )
 def test_says_what_a_server_answers_instead(serve, reply, reason, words) -> None:
@@ -137,11 +139,24 @@ CUT = (200, {"content-length": "4000"}, b'{"choices": [{"message": ')
 
 
 def test_a_cut_connection_and_garbage_are_asked_again_and_counted(serve) -> None:
-    replies = iter([CUT, (200, {}, b"<html>"), (200, {}, {"choices": []}), (500, {}, b"oh"), said("yes")])
+    garbage = [(200, {}, b"<html>"), (200, {"content-encoding": "gzip"}, b"no gzip")]
+    replies = iter([CUT, *garbage, (500, {}, b"oh"), said("yes")])
     with ChatServer(serve(lambda *_: next(replies), concurrency=1), sleep=lambda _: None) as server:
         assert server.ask("a", "b") == "yes"
     assert server.usage.requests == 5
     assert server.usage.faults == {"connection lost": 1, "garbage": 2, "status 500": 1}
+
+
+def test_an_answer_cut_at_its_tokens_says_so_also_when_it_is_recalled(serve, tmp_path) -> None:
+    def answer(request, _):
+        reason = "length" if request["messages"][1]["content"] == "long" else "stop"
+        return 200, {}, {"choices": [{"message": {"content": "x"}, "finish_reason": reason}]}
+
+    endpoint, questions = serve(answer), [Question("s", "long"), Question("s", "short")]
+    for _ in range(2):
+        with ChatServer(endpoint, ledger=Ledger(tmp_path / "l")) as server:
+            assert [one.cut for one in server.answer_all(questions)] == [True, False]
+    assert server.usage.requests == 0
 
 
 def test_one_question_that_comes_to_nothing_holds_up_no_other(serve, tmp_path) -> None:

@@ -302,7 +302,7 @@ class Script:
         if "helpful assistant" in system:
             return "Gladly."
         if "rewrite a prompt" in system:
-            return "Please: " + user.splitlines()[0].removeprefix("Prompt: ")
+            return "Please: " + user.split("<prompt>\n")[1].split("\n</prompt>")[0]
         if count % 5 == 0:
             return "I'm sorry, I can't write that."
         excerpts = [line.split(". ", 1)[1] for line in user.splitlines() if line[:1].isdigit() and ". " in line]

@@ -16,7 +16,7 @@ from qscope.synthesis.duplicates import Duplicates
 from qscope.synthesis.loop import Loop, Slot, Verdict, reasons
 from qscope.synthesis.styles import STYLES
 from qscope.synthesis.targets import Target
-from qscope.synthesis.writers import FAILED, NO_MATERIAL, Brief, Draft
+from qscope.synthesis.writers import CUT, FAILED, NO_MATERIAL, Brief, Draft
 
 WORDS = st.text("abcdef ", min_size=0, max_size=6)
 
@@ -126,14 +126,15 @@ def test_every_reason_is_told(tmp_path, char_reader) -> None:
         ("b#0", 0): "nothing of it",
         ("b#0", 1): Draft("", FAILED, "server: 400"),
         ("b#0", 2): "",
-        ("b#0", 3): "I’m sorry, but blue is not for me",
+        ("b#0", 3): "I’m sorry, but I can’t write blue",
         ("b#0", 4): "the SEED b text",
         ("b#0", 5): "bca",
+        ("b#0", 6): Draft("a b that ends in the middle of", CUT),
         ("c#0", 0): "cab",
         ("d#0", 0): Draft("", NO_MATERIAL, "no context"),
     }
     writer = ScriptedWriter(table, at_once=4)
-    loop = Loop(writer, char_reader(), Ledger(tmp_path / "l"), attempts=6)
+    loop = Loop(writer, char_reader(), Ledger(tmp_path / "l"), attempts=7)
     kept = loop.fill(slots_of("abcd", 1), Duplicates(1.0, ["the seed b text"]))
     assert [verdict.slot for verdict in kept] == ["a#0", "c#0"]
     mine = [(verdict.reason, verdict.detail) for verdict in loop.verdicts if verdict.slot == "b#0"]
@@ -144,6 +145,7 @@ def test_every_reason_is_told(tmp_path, char_reader) -> None:
         ("writer refused", ""),
         ("same text", ""),
         ("same footprint", "as c#0"),
+        ("cut short", ""),
     ]
     # Without material another try is of no use.
     assert sum(verdict.slot == "d#0" for verdict in loop.verdicts) == 1
@@ -180,16 +182,17 @@ def test_rewrites_are_judged_only_where_the_feature_fires(tmp_path, char_reader)
 
     def same(pairs):
         asked.extend(pairs)
-        return [rewrite != "an ant" for _, rewrite in pairs]
+        return [{"an ant": "no", "a fog": ""}.get(rewrite, "yes") for _, rewrite in pairs]
 
     style = STYLES["fiction"]
     slots = [Slot(f"{n}#0~f", 0, letter(n), (), style, f"parent {n}", f"{n}#0") for n in "ab"]
-    table = {("a#0~f", 0): "an ant", ("a#0~f", 1): "all", ("b#0~f", 0): "zzz", ("b#0~f", 1): "bob"}
-    loop = Loop(ScriptedWriter(table), char_reader(), Ledger(tmp_path / "l"), attempts=2, same=same)
+    table = {("a#0~f", 0): "an ant", ("a#0~f", 1): "a fog", ("a#0~f", 2): "all", ("b#0~f", 0): "zzz"}
+    table["b#0~f", 1] = "bob"
+    loop = Loop(ScriptedWriter(table), char_reader(), Ledger(tmp_path / "l"), attempts=3, same=same)
     kept = loop.fill(slots, Duplicates(1.0))
     assert sorted(verdict.text for verdict in kept) == ["all", "bob"]
     assert ("parent b", "zzz") not in asked
-    assert reasons(loop.verdicts) == {"other meaning": 1, "feature silent": 1}
+    assert reasons(loop.verdicts) == {"other meaning": 1, "meaning unclear": 1, "feature silent": 1}
 
 
 def test_slots_without_a_target_take_any_text_once(tmp_path, char_reader) -> None:

@@ -11,11 +11,13 @@ from qscope.errors import UserError
 from qscope.features.chat_server import Answer, ChatServer, Question
 from qscope.runs.ledger import Ledger
 from qscope.steering.saes import LoadedSaes
+from qscope.synthesis.judges import judged_risks, judged_same
 from qscope.synthesis.local import LocalModel
-from qscope.synthesis.responses import fixed_responses, judged_risks, written_responses
+from qscope.synthesis.responses import fixed_responses, written_responses
 from qscope.synthesis.styles import STYLES
 from qscope.synthesis.targets import Target
 from qscope.synthesis.writers import (
+    CUT,
     FAILED,
     NO_MATERIAL,
     UNFILLED,
@@ -59,6 +61,11 @@ def test_an_asking_writer_asks_for_each_text_apart(context) -> None:
 def test_a_fault_of_the_server_becomes_a_reason(context) -> None:
     writer = AskingWriter(Told(lambda _: Answer("", fault="down")), purpose="p", attempts=1, shown=1, at_once=1)
     assert writer.write([brief(context)]) == [Draft("", FAILED, "down")]
+
+
+def test_a_text_that_ends_where_the_tokens_did_is_told_as_such(context) -> None:
+    writer = AskingWriter(Told(lambda _: Answer("It was a", cut=True)), purpose="p", attempts=1, shown=1, at_once=1)
+    assert writer.write([brief(context)]) == [Draft("It was a", CUT)]
 
 
 def test_templates_are_filled_and_never_twice_alike(context) -> None:
@@ -176,14 +183,21 @@ def test_steering_changes_what_is_written_and_only_where_there_is_a_target(tiny_
 
 def test_risks_are_asked_for_until_they_are_clear() -> None:
     def answer(question: Question) -> Answer:
-        if question.user == "fog":
+        prompt = question.user.removeprefix("<prompt>\n").removesuffix("\n</prompt>")
+        if prompt == "fog":
             return Answer("who knows")
-        return Answer("unclear" if question.number == 0 and question.user == "b" else f"{question.user == 'a'}")
+        return Answer("unclear" if question.number == 0 and prompt == "b" else f"{prompt == 'a'}")
 
     said = {"True": "harmful", "False": "benign"}
     told = Told(lambda question: Answer(said.get(answer(question).text, "")))
     assert judged_risks(told, ["a", "b", "fog"], 3) == ["harmful", "benign", ""]
     assert len(told.asked) == 3 + 2 + 1
+
+
+def test_an_unclear_judge_of_meaning_is_asked_again() -> None:
+    told = Told(lambda question: Answer("Yes." if question.number else "Hm."))
+    assert judged_same(told, [("a", "b")], 2) == ["yes"]
+    assert judged_same(told, [("a", "b")], 1) == [""]
 
 
 def test_fixed_responses_by_risk() -> None:
@@ -203,10 +217,12 @@ def test_a_response_must_help_or_refuse_as_it_should() -> None:
         ("bad", 1): "I can’t help with that, but ask a doctor.",
         ("worse", 0): "Sure.",
         ("worse", 1): "Sure.",
+        ("long", 0): "First you",
+        ("long", 1): "First you and then",
     }
-    told = Told(lambda question: Answer(replies[question.user, question.number]))
-    prompts = ["good", "stubborn", "late", "bad", "worse", "unclear"]
-    found = written_responses(told, prompts, ["benign"] * 3 + ["harmful"] * 2 + [""], tries=2)
+    told = Told(lambda question: Answer(replies[question.user, question.number], cut=question.user == "long"))
+    prompts = ["good", "stubborn", "late", "bad", "worse", "unclear", "long"]
+    found = written_responses(told, prompts, ["benign"] * 3 + ["harmful"] * 2 + ["", "benign"], tries=2)
     assert [one.reason for one in found] == [
         "",
         "response refuses",
@@ -214,6 +230,7 @@ def test_a_response_must_help_or_refuse_as_it_should() -> None:
         "",
         "response helps with harm",
         "risk unclear",
+        "response cut short",
     ]
     assert found[3].text.endswith("ask a doctor.")
     assert not any(question.user == "unclear" for question in told.asked)
