@@ -31,8 +31,8 @@ export class RealSandbox extends Sandbox {
     return name;
   }
 
-  override start(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
-    return super.start(args, { ...ENV, ...env });
+  override start(args: readonly string[], env: NodeJS.ProcessEnv = {}, under: readonly string[] = []) {
+    return super.start(args, { ...ENV, ...env }, under);
   }
 
   override run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Result> {

@@ -1,10 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Result } from '../cli/test/support/cli.js';
+import { ChatServer, FAULT_NAMES, randomFrom } from './chat-server.js';
 import { RealSandbox, SMALL } from './small.js';
 
 const WRITE = `name: write
@@ -45,75 +44,9 @@ function runNamed(box: RealSandbox, name: string): string {
   return box.runFolders().find((path) => basename(path).startsWith(`${name}-`)) as string;
 }
 
-/** An OpenAI-compatible server that copies an excerpt of the question, and has every fault a server can have. */
-class ChatServer {
-  asked: string[] = [];
-  faults = false;
-  /** Milliseconds before each answer. */
-  slow = 0;
-  private server: Server;
-
-  constructor() {
-    this.server = createServer((request, response) => void this.answer(request, response));
-  }
-
-  async start(): Promise<string> {
-    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
-    return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}/v1`;
-  }
-
-  stop(): void {
-    this.server.closeAllConnections();
-    this.server.close();
-  }
-
-  private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    const body = JSON.parse(Buffer.concat(chunks).toString());
-    const user = body.messages.at(-1).content as string;
-    this.asked.push(user);
-    const count = this.asked.length;
-    if (this.slow) await sleep(this.slow);
-    if (this.faults) {
-      if (count % 11 === 1) {
-        response.writeHead(429, { 'retry-after': '0' }).end('later');
-        return;
-      }
-      if (count % 11 === 2) {
-        response.writeHead(500).end('broken');
-        return;
-      }
-      if (count % 11 === 3) {
-        request.socket.destroy();
-        return;
-      }
-      if (count % 11 === 4) {
-        response.writeHead(200).end('<html>');
-        return;
-      }
-    }
-    const refuses = this.faults && count % 11 === 5;
-    const text = refuses ? 'I cannot help with that.' : said(user, count);
-    const completion = {
-      choices: [{ message: { role: 'assistant', content: text } }],
-      usage: { prompt_tokens: 10, completion_tokens: 5 },
-    };
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(completion));
-  }
-}
-
-/** A script in the place of a language model: one of the excerpts it is shown, with a number of its own. */
-function said(user: string, count: number): string {
-  const rewritten = /^Prompt: (.*)$/m.exec(user);
-  if (rewritten) return `${rewritten[1]} Now!`;
-  const excerpts = [...user.matchAll(/^\d+\. (.*)$/gm)].map((match) => match[1] as string);
-  return `${(excerpts[count % excerpts.length] ?? 'nothing').replaceAll('<<', '').replaceAll('>>', '')} (${count})`;
-}
-
 describe('synthesize on the embedded model', () => {
   const box = new RealSandbox();
-  const server = new ChatServer();
+  const server = new ChatServer(randomFrom(1));
   let url: string;
   let written: Result;
   let folder: string;
@@ -121,6 +54,7 @@ describe('synthesize on the embedded model', () => {
     url = await server.start();
     const seeds = ['How do I open a file?', 'Wie heißt du?'].map((question) => JSON.stringify({ question }));
     writeFileSync(join(box.folder, 'seed.jsonl'), `${seeds.join('\n')}\nno row\n{"answer": 1}\n`);
+    writeFileSync(join(box.folder, 'empty.jsonl'), '');
     expect((await box.run(['train-sae', box.experiment(SMALL), '--quiet'])).code).toBe(0);
     written = await box.run(['synthesize', box.experiment(WRITE, 'write.yaml')]);
     folder = runNamed(box, 'write');
@@ -184,12 +118,13 @@ describe('synthesize on the embedded model', () => {
 
   it('writes by a server with faults: they are counted, nothing is lost or written twice', async () => {
     server.asked = [];
-    server.faults = true;
+    server.answered = [];
+    server.faults = 0.5;
     const { code, stderr } = await box.run(
       ['synthesize', 'write.yaml', '--set', 'name=faulty', ...endpoint(url), '--set', 'synthesize.targets.limit=12'],
       {},
     );
-    server.faults = false;
+    server.faults = 0;
     expect(code, stderr).toBe(0);
     const made = runNamed(box, 'faulty');
     const { usage, rejected, rows } = summaryOf(made);
@@ -199,8 +134,12 @@ describe('synthesize on the embedded model', () => {
       'status 429',
       'status 500',
     ]);
+    expect([...server.made.keys()].sort()).toEqual([...FAULT_NAMES].sort());
     expect(rejected['writer refused']).toBeGreaterThan(0);
     expect(usage.requests_of_this_attempt).toBe(server.asked.length);
+    // Every answer that came whole is kept once, and so is what it was paid.
+    expect(usage.answers).toBe(server.answered.length);
+    expect(jsonl(made, 'answers.jsonl').length).toBe(server.answered.length);
     const texts = jsonl<Row>(made, 'synthetic.jsonl').map(({ messages }) => messages[0]?.content);
     expect(texts.length).toBe(rows);
     expect(new Set(texts).size).toBe(rows);
@@ -246,6 +185,50 @@ describe('synthesize on the embedded model', () => {
     expect(new Set(texts).size).toBe(texts.length);
   });
 
+  it('ends in one sentence when the disk is full, and goes on once there is room', async () => {
+    const settings = ['--set', 'name=full', '--set', 'synthesize.per_feature=4', '--json'];
+    const full = await box.start(['synthesize', 'write.yaml', ...settings], {}, ['prlimit', '--fsize=40000']).ended;
+    expect(full.code, full.stderr).toBe(1);
+    expect(full.stdout + full.stderr).toContain('The disk of the run folder is full, or a limit');
+    expect(full.stdout + full.stderr).not.toContain('Traceback');
+    const made = runNamed(box, 'full');
+    expect(existsSync(join(made, 'artifacts/synthetic.jsonl'))).toBe(false);
+    const { code, stderr } = await box.run(['runs', 'resume', basename(made)]);
+    expect(code, stderr).toBe(0);
+    const other = await box.run(['synthesize', 'write.yaml', ...settings, '--set', 'name=room']);
+    expect(other.code).toBe(0);
+    for (const name of ['synthetic.jsonl', 'rejected.jsonl', 'ledger.jsonl', 'coverage.csv']) {
+      const [one, two] = [made, runNamed(box, 'room')].map((at) => readFileSync(join(at, 'artifacts', name), 'utf8'));
+      expect(one, name).toBe(two);
+    }
+  });
+
+  it('stops at Ctrl-C with what it has, is not started twice at once, and ends like a run that was left alone', async () => {
+    server.slow = 40;
+    const attempt = box.start(['synthesize', 'write.yaml', '--set', 'name=stopped', ...endpoint(url), '--json']);
+    server.asked = [];
+    while (server.asked.length < 9) await sleep(10);
+    const made = runNamed(box, 'stopped');
+    const twice = await box.run(['runs', 'resume', basename(made)]);
+    expect(twice.code).not.toBe(0);
+    expect(twice.stderr).toContain(basename(made));
+    expect(twice.stderr).not.toContain('Traceback');
+    attempt.child.kill('SIGINT');
+    const { code, stdout, stderr } = await attempt.ended;
+    expect([75, 130], stdout + stderr).toContain(code);
+    expect(stdout + stderr).not.toContain('Traceback');
+    const answered = jsonl(made, 'answers.jsonl').length;
+    expect(answered).toBeGreaterThan(0);
+    server.slow = 0;
+    expect((await box.run(['runs', 'resume', basename(made)])).code).toBe(0);
+    const calm = await box.run(['synthesize', 'write.yaml', '--set', 'name=alone', ...endpoint(url)]);
+    expect(calm.code).toBe(0);
+    for (const name of ['synthetic.jsonl', 'rejected.jsonl', 'ledger.jsonl', 'coverage.csv']) {
+      const [one, two] = [made, runNamed(box, 'alone')].map((at) => readFileSync(join(at, 'artifacts', name), 'utf8'));
+      expect(one, name).toBe(two);
+    }
+  });
+
   it('writes the questions alone where nobody writes', async () => {
     const { code } = await box.run([
       'synthesize',
@@ -264,6 +247,7 @@ describe('synthesize on the embedded model', () => {
   it.each([
     ['synthesize.bad_rows=refuse', 'seed.jsonl:3: not JSON'],
     ['synthesize.seed_data={source: none.jsonl}', 'no text file found there'],
+    ['synthesize.seed_data={source: empty.jsonl}', "'seed_data' has no item that can be used"],
     ['synthesize.reference.source=""', 'nothing says which features are wanted'],
     ['synthesize.targets={features: [9/1]}', 'layer'],
     ['synthesize.targets={features: [4/99999]}', 'There is no feature 4/99999'],

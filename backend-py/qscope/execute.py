@@ -189,9 +189,9 @@ def _explain(error: BaseException) -> tuple[int, dict[str, str]]:
             "reason": "OUT_OF_MEMORY",
             "traceback": traceback.format_exc(),
         }
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return EXIT_FAILED, {
-            "message": "The disk of the run folder is full.",
+            "message": "The disk of the run folder is full, or a limit for its files is reached.",
             "remedy": "Make room, then resume the run.",
             "reason": "DISK_FULL",
         }

@@ -162,6 +162,7 @@ class ChatServer:
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self.usage = Usage.of_ledger(ledger)
         self._lock, self._in_a_row = threading.Lock(), 0
+        self._given_up: QuestionFault | None = None
 
     def __enter__(self) -> ChatServer:
         return self
@@ -211,12 +212,16 @@ class ChatServer:
         return answers
 
     def _ask_or_fault(self, question: Question) -> Answer:
+        # Others may begin before whoever waits for the answers hears of the fault.
+        if self._given_up is not None:
+            raise self._given_up
         try:
             answer = self._ask(question)
         except QuestionFault as fault:
             with self._lock:
                 self._in_a_row += 1
                 if self._in_a_row >= _IN_A_ROW:
+                    self._given_up = fault
                     raise
             return Answer("", fault=str(fault))
         with self._lock:

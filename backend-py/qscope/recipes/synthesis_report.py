@@ -426,16 +426,17 @@ def _curves(outcome: Outcome) -> pb.ReportSection:
 
 
 def _targets(outcome: Outcome) -> pb.ReportSection:
+    rows = [row for row in target_rows(outcome) if row["written_for"]]
+    labelled = any(row["label"] for row in rows)
     columns = [
         ("feature", "layer and feature", None),
-        ("label", "what it stands for", None),
+        *([("label", "what it stands for", None)] if labelled else []),
         ("seed texts", "seed texts in which it fires", _INTEGER),
         ("tries", "texts tried for it", _INTEGER),
         ("kept", "rows kept for it", _INTEGER),
         ("fires in", "rows in which it fires, whatever they were written for", _INTEGER),
         ("best", "largest activation in any text tried", None),
     ]
-    rows = [row for row in target_rows(outcome) if row["written_for"]]
     # Those that could not be written for come first: they are what is left to do.
     rows.sort(key=lambda row: (row["kept"] > 0, -row["tries"]))
     return pb.ReportSection(
@@ -448,7 +449,7 @@ def _targets(outcome: Outcome) -> pb.ReportSection:
                 pb.TableRow(
                     cells=[
                         pb.TableCell(text=row["target"]),
-                        pb.TableCell(text=row["label"]),
+                        *([pb.TableCell(text=row["label"])] if labelled else []),
                         *(pb.TableCell(number=row[name]) for name in ("seed_texts", "tries", "kept", "fires_in")),
                         pb.TableCell(number=row["best_activation"]),
                     ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from google.protobuf import json_format
@@ -197,6 +198,35 @@ def test_artifacts_and_lines(experiment, run) -> None:
         if parent:
             assert rows[parent]["messages"][0]["content"] in row["messages"][0]["content"]
             assert row["metadata"]["feature"] == rows[parent]["metadata"]["feature"]
+
+
+def test_rows_load_as_a_trainer_of_chats_loads_them(experiment, run, tmp_path) -> None:
+    """Block by block, as Arrow reads files: a column is of one kind in all of them."""
+    folder = run(experiment(styles=[{"name": "politeness"}]))
+    rows = lines(folder, "synthetic.jsonl")
+    assert {row["metadata"]["rewrite_of"] == "" for row in rows} == {True, False}
+    path = str(folder.artifacts / "synthetic.jsonl")
+    cache = str(tmp_path / "cache")
+    loaded = datasets.load_dataset("json", data_files=path, split="train", chunksize=512, cache_dir=cache)
+    assert loaded.to_list() == rows
+    # TRL's conversational form: https://huggingface.co/docs/trl/dataset_formats
+    assert loaded.column_names == ["messages", "metadata"]
+    assert [message.keys() for message in loaded[0]["messages"]] == [{"role", "content"}] * 2
+    template = load_model("embedded", ModelOptions()).tokenizer.apply_chat_template
+    assert rows[0]["messages"][1]["content"] in template(loaded[0]["messages"], tokenize=False)
+
+
+def test_one_text_of_each_kind_is_enough(experiment, run) -> None:
+    one = {"source": "embedded-heldout", "limit": 1}
+    folder = run(
+        experiment(
+            seed_data=one, reference={**one, "skip": 20}, natural={**one, "skip": 60}, **named(min_texts=1, max_share=1)
+        )
+    )
+    found = summary(folder)
+    assert found["rows"] > 0
+    assert found["coverage"]["natural"]["pool"] == 1
+    assert found["coverage"]["natural"]["texts"] == 1
 
 
 def test_two_runs_are_equal_and_another_seed_is_not(experiment, run) -> None:
@@ -455,6 +485,8 @@ def named(**targets: Any) -> dict[str, Any]:
         ({"styles": [{"name": "unheard_of"}]}, "STYLE_UNKNOWN", "synthesize.styles[0].name"),
         ({"seed_data": {"source": "none.jsonl"}}, "TEXT_NOT_FOUND", "synthesize.seed_data.source"),
         ({"seed_data": {"source": "embedded-heldout", "limit": 1, "prompt": "{z}"}}, "BENCHMARK_EMPTY", None),
+        ({"natural": {"source": "embedded-heldout", "skip": 10**6}}, "TEXTS_SKIPPED", "synthesize.natural.skip"),
+        ({"reference": {"source": "embedded-heldout", "limit": 1}}, "NO_TARGETS", "synthesize.reference"),
         (
             {
                 "writer": "SYNTHESIS_WRITER_LOCAL",

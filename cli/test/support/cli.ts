@@ -26,8 +26,10 @@ export class Sandbox {
   readonly folder = mkdtempSync(join(tmpdir(), 'qs-'));
   readonly runs = join(this.folder, 'runs');
 
-  start(args: readonly string[], env: NodeJS.ProcessEnv = {}): RunningCli {
-    const child = spawn(process.execPath, [join(ROOT, 'cli/bin/qscope.js'), ...args], {
+  /** `under` is a command that runs the command line, as in `prlimit --fsize=1`. */
+  start(args: readonly string[], env: NodeJS.ProcessEnv = {}, under: readonly string[] = []): RunningCli {
+    const [command, ...rest] = [...under, process.execPath, join(ROOT, 'cli/bin/qscope.js'), ...args];
+    const child = spawn(command as string, rest, {
       cwd: this.folder,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
