@@ -37,6 +37,8 @@ export class ChatServer {
   faults = 0;
   /** Milliseconds before each answer, twice that at most. */
   slow = 0;
+  /** What every answer waits for. */
+  gate: Promise<void> = Promise.resolve();
   private readonly inARow = new Map<string, number>();
   private readonly server: Server;
 
@@ -64,6 +66,7 @@ export class ChatServer {
     const [system, user] = body.messages.map(({ content }: { content: string }) => content) as [string, string];
     const question = `${system}\n${user}`;
     this.asked.push(user);
+    await this.gate;
     if (this.slow) await sleep(this.slow * (1 + this.random()));
     const before = this.inARow.get(question) ?? 0;
     if (this.random() < this.faults && before < IN_A_ROW) {

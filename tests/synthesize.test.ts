@@ -205,15 +205,23 @@ describe('synthesize on the embedded model', () => {
 
   it('stops at Ctrl-C with what it has, is not started twice at once, and ends like a run that was left alone', async () => {
     server.slow = 40;
-    const attempt = box.start(['synthesize', 'write.yaml', '--set', 'name=stopped', ...endpoint(url), '--json']);
     server.asked = [];
-    while (server.asked.length < 9) await sleep(10);
+    const attempt = box.start(['synthesize', 'write.yaml', '--set', 'name=stopped', ...endpoint(url), '--json']);
+    while (server.asked.length < 9) await sleep(2);
+    // Now it waits for answers, however long what follows takes.
+    let open = () => {};
+    server.gate = new Promise((resolve) => {
+      open = resolve;
+    });
     const made = runNamed(box, 'stopped');
     const twice = await box.run(['runs', 'resume', basename(made)]);
     expect(twice.code).not.toBe(0);
     expect(twice.stderr).toContain(basename(made));
     expect(twice.stderr).not.toContain('Traceback');
     attempt.child.kill('SIGINT');
+    // The stop is heard of between questions, of which there are dozens left.
+    server.slow = 1000;
+    open();
     const { code, stdout, stderr } = await attempt.ended;
     expect([75, 130], stdout + stderr).toContain(code);
     expect(stdout + stderr).not.toContain('Traceback');

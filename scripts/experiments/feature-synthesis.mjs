@@ -40,15 +40,42 @@ function measured(writer, seed) {
     lab.qscope('synthesize', given.config, ...[...set, `name=${name}`].flatMap((one) => ['--set', one])),
   );
   const found = readJson(path.join(folder, 'artifacts/synthesis.json'));
-  const covered = readLines(path.join(folder, 'artifacts/ledger.jsonl')).filter(({ key }) => !key.startsWith('random'));
-  const row = nearest(path.join(folder, 'artifacts/coverage.csv'), Number(given.at));
-  return { ...found, row, silent: covered.filter(({ value }) => value.reason === 'feature silent').length };
+  const verdicts = readLines(path.join(folder, 'artifacts/ledger.jsonl'));
+  const [aimed, untargeted] = [false, true].map((is) => verdicts.filter(({ key }) => key.startsWith('random#') === is));
+  return {
+    ...found,
+    row: nearest(path.join(folder, 'artifacts/coverage.csv'), Number(given.at)),
+    silent: aimed.filter(({ value }) => value.reason === 'feature silent').length,
+    untargetedTries: untargeted.length,
+    atTries: coveredBy(folder, aimed.slice(0, untargeted.length)),
+  };
 }
+
+/** Coverage of the seed data with what was kept of some tries: a kept text costs several, an untargeted one hardly more than one. */
+function coveredBy(folder, tries) {
+  const fired = new Set(tries.filter(({ value }) => value.reason === '').flatMap(({ value }) => value.fired));
+  const [head, ...targets] = csv(path.join(folder, 'artifacts/targets.csv'));
+  const seeds = head.indexOf('seed_texts');
+  const covered = targets.filter((row) => Number(row[seeds]) > 0 || fired.has(keyOf(row[0])));
+  return covered.length / targets.length;
+}
+
+/** As the ledger numbers features of all layers. */
+function keyOf(target) {
+  const [layer, feature] = target.split('/').map(Number);
+  return layer * 2 ** 24 + feature;
+}
+
+/** Rows of a table whose cells hold no comma. */
+const csv = (file) =>
+  readFileSync(file, 'utf8')
+    .trim()
+    .split(/\r?\n/)
+    .map((line) => line.split(','));
 
 /** The row of a coverage table with most texts, up to so many. */
 function nearest(file, texts) {
-  const lines = readFileSync(file, 'utf8').trim().split(/\r?\n/);
-  const [head, ...rows] = lines.map((line) => line.split(','));
+  const [head, ...rows] = csv(file);
   const fits = rows.filter((row) => Number(row[0]) <= texts).at(-1);
   return Object.fromEntries(head.map((name, index) => [name, Number(fits[index])]));
 }
@@ -80,6 +107,8 @@ const rows = given.writers.split(',').map((writer) => {
     cost: [
       runs.map((run) => `${run.filled} of ${run.missing}`).join(' / '),
       counts(runs.map((run) => run.tries)),
+      counts(runs.map((run) => run.untargetedTries)),
+      share(runs.map((run) => run.atTries)),
       share(runs.map((run) => run.rows / run.tries)),
       counts(runs.map((run) => run.silent)),
       counts(needed),
@@ -98,6 +127,9 @@ table(
   ['writer', 'texts', 'seed data', 'targeted', 'first tries', 'untargeted', 'natural', 'its sd', 'as many tokens'],
   of('main'),
 );
-table(['writer', 'filled', 'tried', 'kept, %', 'feature silent', 'natural texts needed'], of('cost'));
+table(
+  ['writer', 'filled', 'tried', 'untargeted tried', 'targeted at as many tries', 'kept, %', 'silent', 'natural needed'],
+  of('cost'),
+);
 console.log(`The same at ${given.at} texts:\n`);
 table(['writer', 'texts', 'targeted', 'untargeted', 'natural'], of('early'));
