@@ -72,11 +72,28 @@ describe('bench-redundancy on the embedded model', () => {
     expect(places).toEqual(items.map((item: number) => `sums.jsonl:${item + 1}`));
   });
 
+  it('lists items that are there twice, by file and line, and says which benchmarks belong together', () => {
+    const [header, ...rows] = readFileSync(join(folder, 'artifacts/near_duplicates.csv'), 'utf8').trim().split(/\r?\n/);
+    expect(header).toBe('benchmark,place,item,with,with_place,with_item,jaccard,same_text');
+    // Seventy sums of ten and seven: none has the words of another.
+    const sums = rows.filter((row) => row.startsWith('sums,sums.jsonl:'));
+    expect(sums.length).toBeGreaterThan(0);
+    for (const row of sums) expect(Number(row.split(',').at(-2))).toBeGreaterThanOrEqual(0.9);
+    const { benchmarks } = JSON.parse(readFileSync(join(folder, 'artifacts/redundancy.json'), 'utf8'));
+    expect(benchmarks[0]).toMatchObject({ same_text_within: 0, same_text_elsewhere: 0 });
+    expect(benchmarks[0].alike_within).toBeGreaterThanOrEqual(benchmarks[0].twins);
+    const { order, clusters } = JSON.parse(readFileSync(join(folder, 'artifacts/clusters.json'), 'utf8'));
+    expect([...order].sort()).toEqual(['chinese', 'german', 'sums']);
+    expect(clusters.flat()).toEqual(order);
+    for (const row of benchmarks) expect(clusters[row.cluster - 1]).toContain(row.benchmark);
+  });
+
   it('has a report that shows every benchmark', async () => {
     const { code } = await box.run(['report', folder, '-o', join(box.folder, 'page.html')]);
     expect(code).toBe(0);
     const page = readFileSync(join(box.folder, 'page.html'), 'utf8');
-    for (const text of ['Overlap by chance', 'Stability', 'sums', 'german', 'chinese']) expect(page).toContain(text);
+    for (const text of ['Overlap by chance', 'Stability', 'Clusters', 'Near-duplicates', 'sums', 'german', 'chinese'])
+      expect(page).toContain(text);
   });
 
   it('sets a panel of models beside the footprints', async () => {
@@ -142,7 +159,15 @@ describe('bench-redundancy on the embedded model', () => {
     expect(resumed.code, resumed.stderr).toBe(0);
     expect(statSync(first).mtimeMs).toBe(written);
     const undisturbed = found('calm') as string;
-    for (const name of ['benchmarks.csv', 'overlap.csv', 'subsets.json', 'stability.json', 'faults.csv']) {
+    for (const name of [
+      'benchmarks.csv',
+      'overlap.csv',
+      'clusters.json',
+      'near_duplicates.csv',
+      'subsets.json',
+      'stability.json',
+      'faults.csv',
+    ]) {
       const [one, other] = [killed, undisturbed].map((path) => readFileSync(join(path, 'artifacts', name), 'utf8'));
       expect(one, name).toBe(other);
     }

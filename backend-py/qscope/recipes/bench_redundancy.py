@@ -11,9 +11,12 @@ import numpy as np
 from qscope import __version__
 from qscope.data.benchmarks import read_benchmarks
 from qscope.data.items import Benchmark
+from qscope.data.same_text import text_key
 from qscope.errors import UserError
 from qscope.evaluation.advice import Advice, Ending, advise
+from qscope.evaluation.clusters import Clusters, cluster, likeness_of
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
+from qscope.evaluation.near_duplicates import NearDuplicates, near_duplicates
 from qscope.evaluation.scores import Panel, panel_measures, read_panel
 from qscope.evaluation.stability import stability
 from qscope.evaluation.suite import BenchmarkMeasure, Overlaps, measure, overlaps
@@ -23,6 +26,16 @@ from qscope.features.footprints import Footprints
 from qscope.features.shards import Extract
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import Opened, as_json, open_model
+from qscope.recipes.likeness_report import (
+    COUNT_COLUMNS,
+    PAIR_COLUMNS,
+    cluster_section,
+    clusters_record,
+    counts_of,
+    duplicate_sections,
+    likeness_lines,
+    pair_rows,
+)
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
 from qscope.recipes.shared import pin_revision
@@ -47,8 +60,10 @@ _COLUMNS = (
     "auc",
     "r_hat",
     "twins",
+    *COUNT_COLUMNS,
     "drawn_gap",
     "elsewhere",
+    "cluster",
     "ending",
     "ending_share",
     "prompts_cut",
@@ -117,6 +132,8 @@ def run(context: RunContext) -> None:
         for warning in warnings_of(measured, items[measured.name]):
             context.warning(warning)
     shared = overlaps(suite)
+    clusters = cluster(shared.names, likeness_of(shared.excess_smaller, shared.smaller))
+    twice = _near_duplicates(task, suite, benchmarks)
     advice = advise(
         measures,
         shared,
@@ -124,7 +141,7 @@ def run(context: RunContext) -> None:
         {name: of.ending for name, of in items.items()},
     )
     stable = stability(suites, main, draws=_DRAWS, seed=context.seed_for("halves"))
-    _write(context, task, opened, benchmarks, measures, shared, advice, items=items, main=main)
+    _write(context, task, opened, benchmarks, measures, shared, advice, twice, clusters, items=items, main=main)
     write_json(context.artifacts / "stability.json", {"layer": main[0], "rule": main[1], **asdict(stable)})
     context.artifact(context.artifacts / "stability.json", kind="stability", description="other layers, rules, halves")
     on_panel = None
@@ -144,13 +161,34 @@ def run(context: RunContext) -> None:
         )
         context.artifact(context.artifacts / "panel.json", kind="summary", description=f"{on_panel.models} models")
     endings_by_name = {name: of.ending for name, of in items.items()}
-    report = redundancy_report(context.experiment.name, suite, measures, shared, advice, stable, endings_by_name, main)
+    report = redundancy_report(
+        context.experiment.name, suite, measures, shared, advice, stable, endings_by_name, main, clusters.order
+    )
+    if len(suite) > 1:
+        report.sections.append(cluster_section(clusters))
+    if twice is not None:
+        report.sections.extend(duplicate_sections(twice, benchmarks, task.near_duplicate_from))
     if on_panel is not None:
         report.sections.extend(panel_sections(on_panel, measures))
     context.report(report)
     context.info("\n".join(suite_lines(measures, advice, main)))
+    if twice is not None:
+        context.info("\n".join(likeness_lines(twice, task.near_duplicate_from)))
     if on_panel is not None:
         context.info("\n".join(panel_lines(on_panel)))
+
+
+def _near_duplicates(
+    task: BenchRedundancy, suite: Mapping[str, Footprints], benchmarks: Sequence[Benchmark]
+) -> NearDuplicates | None:
+    if not task.near_duplicate_from:
+        return None
+    return near_duplicates(
+        suite,
+        [[text_key(item.prompt) for item in benchmark.items] for benchmark in benchmarks],
+        threshold=task.near_duplicate_from,
+        limit=task.near_duplicate_rows,
+    )
 
 
 def warnings_of(measured: BenchmarkMeasure, items: Items) -> list[str]:
@@ -279,6 +317,8 @@ def _write(
     measures: Sequence[BenchmarkMeasure],
     shared: Overlaps,
     advice: Sequence[Advice],
+    twice: NearDuplicates | None,
+    clusters: Clusters,
     *,
     items: Mapping[str, Items],
     main: tuple[int, str],
@@ -295,8 +335,10 @@ def _write(
             "auc": measured.auc,
             "r_hat": measured.r_hat,
             "twins": measured.twins,
+            **counts_of(twice, index),
             "drawn_gap": measured.drawn_gap,
             "elsewhere": float(shared.elsewhere[index]),
+            "cluster": clusters.number_of(measured.name),
             "ending": items[measured.name].ending.text,
             "ending_share": items[measured.name].ending.share,
             "prompts_cut": items[measured.name].cut,
@@ -335,6 +377,12 @@ def _write(
             for fault in benchmark.faults
         ),
     )
+    measure_name = "excess of the smaller in the larger over chance" if len(rows) > 2 else "overlap_min"
+    write_json(folder / "clusters.json", clusters_record(clusters, shared.names, measure_name))
+    if twice is not None:
+        write_csv(folder / "near_duplicates.csv", PAIR_COLUMNS, pair_rows(twice, benchmarks))
+        listed = f"{len(twice.pairs):,} of {twice.found:,} pairs" if twice.found > len(twice.pairs) else "every pair"
+        context.artifact(folder / "near_duplicates.csv", kind="table", description=f"items that are alike, {listed}")
     write_json(
         folder / "subsets.json",
         {
@@ -365,6 +413,7 @@ def _write(
         ("redundancy.json", f"{len(rows)} benchmarks, layer {main[0]}, rule {main[1]}"),
         ("benchmarks.csv", "the same as a table"),
         ("overlap.csv", "every pair"),
+        ("clusters.json", "benchmarks that belong together"),
         ("subsets.json", "rows of the subsets that keep most features"),
         ("faults.csv", "rows left out"),
     ):

@@ -56,11 +56,12 @@ def redundancy_report(
     stable: Stability,
     endings: Mapping[str, Ending],
     main: tuple[int, str],
+    order: Sequence[int],
 ) -> pb.Report:
-    """The report of a run."""
+    """The report of a run; ``order`` are places of the benchmarks, in which matrices show them."""
     sections = [_table(measures, shared, advice, endings), _curves(suite)]
     if len(suite) > 1:
-        sections += [_matrix(shared), _chance(shared)] if len(suite) > 2 else [_matrix(shared)]
+        sections += [_matrix(shared, order), _chance(shared, order)] if len(suite) > 2 else [_matrix(shared, order)]
         sections.append(_stability(stable, len(suite)))
     if any(measured.subsets for measured in measures):
         sections.append(_subsets(measures))
@@ -136,32 +137,34 @@ def _curves(suite: Mapping[str, Footprints]) -> pb.ReportSection:
     )
 
 
-def _matrix(shared: Overlaps) -> pb.ReportSection:
-    return _pairs("Overlap", "How much of the row's features the column has as well.", shared, shared.directed)
+def _matrix(shared: Overlaps, order: Sequence[int]) -> pb.ReportSection:
+    return _pairs("Overlap", "How much of the row's features the column has as well.", shared, shared.directed, order)
 
 
-def _chance(shared: Overlaps) -> pb.ReportSection:
+def _chance(shared: Overlaps, order: Sequence[int]) -> pb.ReportSection:
     return _pairs(
         "Overlap by chance",
         "How much of the row's features would be active in the column if the column were as many features as it has, "
         "drawn as they come in the rest of the suite. What lies above it is what the two have in common.",
         shared,
         shared.chance,
+        order,
     )
 
 
-def _pairs(heading: str, text: str, shared: Overlaps, values_BB: np.ndarray) -> pb.ReportSection:
+def _pairs(heading: str, text: str, shared: Overlaps, values_BB: np.ndarray, order: Sequence[int]) -> pb.ReportSection:
     values_BB = values_BB.copy()
     np.fill_diagonal(values_BB, math.nan)
+    names = [shared.names[place] for place in order]
     return pb.ReportSection(
         heading=heading,
         text=text,
         matrix=pb.Matrix(
             row_title="features of",
             column_title="found in",
-            row_labels=list(shared.names),
-            column_labels=list(shared.names),
-            values=values_BB.ravel().tolist(),
+            row_labels=names,
+            column_labels=names,
+            values=values_BB[np.ix_(order, order)].ravel().tolist(),
             scale_title="share of the row's features",
             low=0,
             high=1,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+
+from qscope.data.same_text import text_key
 
 
 class Duplicates:
@@ -18,7 +19,7 @@ class Duplicates:
 
     def __init__(self, max_overlap: float, texts: Iterable[str] = ()) -> None:
         self._max_overlap = max_overlap
-        self._texts = {_digest(text) for text in texts}
+        self._texts = {text_key(text) for text in texts}
         self._names: list[str] = []
         self._sizes: list[int] = []
         self._kept_by_key: dict[int, list[int]] = {}
@@ -26,7 +27,7 @@ class Duplicates:
 
     def holds_text(self, text: str) -> bool:
         """Whether the same words are there, whatever their case and the blanks between them."""
-        return _digest(text) in self._texts
+        return text_key(text) in self._texts
 
     def twin_of(self, key_P: np.ndarray) -> str | None:
         """Name of the kept text that fires the same features; None where there is none, and for a text without any."""
@@ -51,7 +52,7 @@ class Duplicates:
             text: its words.
             key_P: the features that fire in it, ascending.
         """
-        self._texts.add(_digest(text))
+        self._texts.add(text_key(text))
         if not len(key_P):
             return
         place = len(self._names)
@@ -62,7 +63,3 @@ class Duplicates:
             return
         for key in key_P.tolist():
             self._kept_by_key.setdefault(key, []).append(place)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(" ".join(text.split()).casefold().encode("utf-8", "replace"), digest_size=16).digest()

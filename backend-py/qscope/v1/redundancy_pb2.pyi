@@ -72,7 +72,7 @@ class PanelScores(_message.Message):
     def __init__(self, source: _Optional[str] = ..., metrics: _Optional[_Iterable[str]] = ..., tide: _Optional[str] = ..., draws: _Optional[int] = ...) -> None: ...
 
 class BenchRedundancy(_message.Message):
-    __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "model_batch_tokens", "shard_items")
+    __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "near_duplicate_from", "near_duplicate_rows", "model_batch_tokens", "shard_items")
     SAE_FIELD_NUMBER: _ClassVar[int]
     BENCHMARKS_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,8 @@ class BenchRedundancy(_message.Message):
     SUBSETS_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     PANEL_FIELD_NUMBER: _ClassVar[int]
+    NEAR_DUPLICATE_FROM_FIELD_NUMBER: _ClassVar[int]
+    NEAR_DUPLICATE_ROWS_FIELD_NUMBER: _ClassVar[int]
     MODEL_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SHARD_ITEMS_FIELD_NUMBER: _ClassVar[int]
     sae: str
@@ -97,6 +99,8 @@ class BenchRedundancy(_message.Message):
     subsets: _containers.RepeatedScalarFieldContainer[float]
     draws: int
     panel: PanelScores
+    near_duplicate_from: float
+    near_duplicate_rows: int
     model_batch_tokens: int
     shard_items: int
-    def __init__(self, sae: _Optional[str] = ..., benchmarks: _Optional[_Iterable[_Union[BenchmarkSource, _Mapping]]] = ..., layers: _Optional[_Iterable[int]] = ..., layer: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SelectionRule, _Mapping]]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., subsets: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., panel: _Optional[_Union[PanelScores, _Mapping]] = ..., model_batch_tokens: _Optional[int] = ..., shard_items: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., benchmarks: _Optional[_Iterable[_Union[BenchmarkSource, _Mapping]]] = ..., layers: _Optional[_Iterable[int]] = ..., layer: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SelectionRule, _Mapping]]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., subsets: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., panel: _Optional[_Union[PanelScores, _Mapping]] = ..., near_duplicate_from: _Optional[float] = ..., near_duplicate_rows: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., shard_items: _Optional[int] = ...) -> None: ...

@@ -56,6 +56,8 @@ def experiment(tmp_path):
             "bad_rows": "BAD_ROWS_SKIP",
             "model_batch_tokens": 64,
             "shard_items": 8,
+            "near_duplicate_from": 0.9,
+            "near_duplicate_rows": 100,
         }
         whole = {"name": "x", "model": "embedded", "bench_redundancy": {**task, **changes}}
         return json_format.ParseDict({**whole, "compute": {"device": "DEVICE_CPU", "threads": 1}}, Experiment())

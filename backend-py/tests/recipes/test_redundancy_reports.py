@@ -7,11 +7,23 @@ import math
 import numpy as np
 import pytest
 
+from qscope.data.items import Benchmark, Item
+from qscope.data.same_text import text_key
 from qscope.evaluation.advice import Ending, advise
+from qscope.evaluation.clusters import cluster
+from qscope.evaluation.near_duplicates import near_duplicates
 from qscope.evaluation.scores import Panel, PanelMeasures, panel_measures
 from qscope.evaluation.stability import stability
 from qscope.evaluation.suite import measure, overlaps
 from qscope.features.footprints import Footprints
+from qscope.recipes.likeness_report import (
+    cluster_section,
+    clusters_record,
+    counts_of,
+    duplicate_sections,
+    likeness_lines,
+    pair_rows,
+)
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
 from qscope.runs import violations
@@ -39,11 +51,16 @@ def measured_suite(names: list[str]):
 @pytest.mark.parametrize("names", [["a"], ["a", "b"], ["a", "b", "c", LONG]])
 def test_a_report_keeps_its_contract(names):
     suite, measures, shared, advice, stable, endings = measured_suite(names)
-    report = redundancy_report("title", suite, measures, shared, advice, stable, endings, MAIN)
+    order = range(len(suite))[::-1]
+    report = redundancy_report("title", suite, measures, shared, advice, stable, endings, MAIN, order)
     assert violations(report) == []
     headings = [section.heading for section in report.sections]
     chance = ["Overlap by chance"] if len(suite) > 2 else []
     assert headings == ["Benchmarks", "Coverage", "Overlap", *chance, "Stability", "Subsets"]
+    overlap = report.sections[2].matrix
+    assert list(overlap.row_labels) == list(suite)[::-1]
+    # The second row's first value is of the last benchmark but one in the last.
+    assert overlap.values[len(suite)] == pytest.approx(shared.directed[-2, -1], nan_ok=True)
     table = report.sections[0].table
     assert [cell.text for cell in (row.cells[-1] for row in table.rows)][-1] == "unknown: no item activates a feature"
     assert table.rows[0].cells[8].text == r"'\n'"
@@ -61,6 +78,56 @@ def test_the_table_fits_a_terminal_and_the_silent_come_last():
     assert max(map(len, lines[: len(measures) + 2])) <= 80
     assert lines[len(measures) + 1].split()[:6] == ["silent", "25", "0", "0.0", "-", "-"]
     assert "silent: unknown: no item activates a feature" in lines
+
+
+def test_what_is_alike_keeps_the_contract_and_says_when_it_is_cut():
+    far = [[n] for n in range(30, 60)]
+    suite = {"a": Footprints.of([[1, 2, 3], [1, 2, 3], [9]]), "b": Footprints.of([[1, 2, 3], *far])}
+
+    def item(name: str, n: int) -> Item:
+        return Item(f"{name}.csv:{n + 1}", f"{name}{n}" if n else "the same", n)
+
+    benchmarks = [Benchmark(name, [item(name, n) for n in range(part.items)], "") for name, part in suite.items()]
+    keys = [[text_key(item.prompt) for item in one.items] for one in benchmarks]
+    found = near_duplicates(suite, keys, threshold=0.9, limit=1)
+    assert (found.found, [counts_of(found, n)["alike_elsewhere"] for n in (0, 1)]) == (2, [2, 1])
+    (row,) = pair_rows(found, benchmarks)
+    assert row == {
+        "benchmark": "a",
+        "place": "a.csv:1",
+        "item": 0,
+        "with": "b",
+        "with_place": "b.csv:1",
+        "with_item": 0,
+        "jaccard": 1.0,
+        "same_text": 1,
+    }
+    (section,) = duplicate_sections(found, benchmarks, 0.9)
+    assert violations(section) == []
+    assert "near_duplicates.csv lists the 1 closest of 2 pairs" in section.text
+    assert [part.heading for part in section.sections] == ["Between benchmarks"]
+    assert "same text 2" in likeness_lines(found, 0.9)[2]
+    none = near_duplicates({"b": suite["b"]}, keys[1:], threshold=0.9, limit=1)
+    (section,) = duplicate_sections(none, benchmarks[1:], 0.9)
+    assert section.text.endswith("None was found.")
+    assert set(counts_of(None, 0).values()) == {None}
+
+
+def test_clusters_keep_the_contract():
+    likeness = np.array([[1, 0.9, 0.1], [0.9, 1, 0.2], [0.1, 0.2, 1]])
+    section = cluster_section(cluster(("a", "b", "c"), likeness))
+    assert violations(section) == []
+    number, members, likeness_cell = section.table.rows[0].cells
+    assert sorted(members.text.split(", ")) == ["a", "b"]
+    assert number.text in ("1", "2")
+    assert likeness_cell.number == pytest.approx(0.9)
+    assert section.text.endswith("Of their own: c.")
+    none = cluster_section(cluster(("a", "b"), np.zeros((2, 2))))
+    assert none.text.endswith("No two benchmarks are that alike.")
+    record = clusters_record(cluster(("a", "b", "c"), likeness), ("a", "b", "c"), "excess")
+    assert sorted(record["merges"][0]["benchmarks"]) == ["a", "b"]
+    assert [one["likeness"] for one in record["merges"]] == [pytest.approx(0.9), pytest.approx(0.15)]
+    assert sorted(record["order"]) == ["a", "b", "c"]
 
 
 def on_panel(names: list[str], *, models: int, tide: str) -> tuple[PanelMeasures, list]:

@@ -852,6 +852,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  ability: partial correlations hold it fixed\n" +
     "      draws: 100                  Random orders of the items from which R is\n" +
     "                                  measured\n" +
+    "    near_duplicate_from: 0.9      Jaccard index of two footprints, rare features\n" +
+    "                                  weighing more, from which on their items count\n" +
+    "                                  as near-duplicates; 0 looks for none\n" +
+    "    near_duplicate_rows: 10000    Pairs listed in near_duplicates.csv at most,\n" +
+    "                                  the closest; counts are of all\n" +
     "    model_batch_tokens: 8192      Tokens per forward pass of the language model\n" +
     "    shard_items: 2048             Items in one shard, the unit of writing and of\n" +
     "                                  resuming; items of like length share a pass\n" +
