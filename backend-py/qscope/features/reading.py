@@ -58,22 +58,32 @@ class Reader:
         captured = capture_residuals(
             self._loaded, self.layers, batch.input_ids_BT, None if bool(mask_BT.all()) else mask_BT
         )
-        norms_LN = torch.stack(
-            [torch.linalg.vector_norm(captured[layer], dim=-1, dtype=torch.float32).flatten() for layer in self.layers]
-        )
-        finite_LN = norms_LN.isfinite()
+        group_M = batch.group_BT.to(device).flatten()
+        counted_N = (group_M >= 0).nonzero().squeeze(1)
         if count_norms:
+            norms_LM = self._norms(captured, slice(None))
             # First tokens carry an attention sink of a hundred times the usual norm; they are no part of the median.
             later_BT = mask_BT.clone()
             later_BT[:, 0] = False
-            self._median.update(norms_LN, finite_LN & later_BT.to(device).flatten())
-        group_M = batch.group_BT.to(device).flatten()
-        counts_M = group_M >= 0
-        good_M = counts_M & finite_LN.all(0)
-        self._not_finite += (counts_M & ~good_M).sum()
-        kept_N = good_M.nonzero().squeeze(1)
+            self._median.update(norms_LM, norms_LM.isfinite() & later_BT.to(device).flatten())
+            norms_LN = norms_LM[:, counted_N]
+        else:
+            # Of few tokens of a long prompt, often only the last: the others' would cost as much as a block.
+            norms_LN = self._norms(captured, counted_N)
+        finite_N = norms_LN.isfinite().all(0)
+        self._not_finite += (~finite_N).sum()
+        kept_N = counted_N[finite_N]
         width = mask_BT.shape[1]
         return Reading(_Kept(captured, kept_N), group_M[kept_N], kept_N // width, kept_N % width)
+
+    def _norms(self, captured: Mapping[int, Tensor], tokens: Tensor | slice) -> Tensor:
+        """L2 norms by layer of the tokens named, [L, tokens]."""
+        return torch.stack(
+            [
+                torch.linalg.vector_norm(captured[layer].flatten(0, 1)[tokens], dim=-1, dtype=torch.float32)
+                for layer in self.layers
+            ]
+        )
 
     @property
     def not_finite(self) -> int:

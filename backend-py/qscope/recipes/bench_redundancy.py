@@ -117,22 +117,23 @@ def run(context: RunContext) -> None:
         for key, footprints in footprints_by_key.items():
             suites[key][benchmark.name] = footprints
     suite = suites[main]
-    context.info("measuring")
-    measures = [
-        measure(
+    measures = []
+    for number, (name, footprints) in enumerate(suite.items()):
+        context.progress("measuring", number, len(suite), "benchmarks")
+        measured = measure(
             name,
             footprints,
             subsets=list(task.subsets),
             draws=task.draws,
             seed=context.seed_for(f"benchmark/{name}"),
         )
-        for name, footprints in suite.items()
-    ]
-    for measured in measures:
-        for warning in warnings_of(measured, items[measured.name]):
+        measures.append(measured)
+        for warning in warnings_of(measured, items[name]):
             context.warning(warning)
+    context.progress("comparing", 0, len(suite), "benchmarks")
     shared = overlaps(suite)
     clusters = cluster(shared.names, likeness_of(shared.excess_smaller, shared.smaller))
+    context.progress("near duplicates", 0, len(suite), "benchmarks")
     twice = _near_duplicates(task, suite, benchmarks)
     advice = advise(
         measures,
@@ -140,7 +141,9 @@ def run(context: RunContext) -> None:
         [other for key, other in suites.items() if key != main],
         {name: of.ending for name, of in items.items()},
     )
+    context.progress("other layers and rules", 0, len(suites) - 1, "suites")
     stable = stability(suites, main, draws=_DRAWS, seed=context.seed_for("halves"))
+    context.progress("writing", 0, len(suite), "benchmarks")
     _write(context, task, opened, benchmarks, measures, shared, advice, twice, clusters, items=items, main=main)
     write_json(context.artifacts / "stability.json", {"layer": main[0], "rule": main[1], **asdict(stable)})
     context.artifact(context.artifacts / "stability.json", kind="stability", description="other layers, rules, halves")
