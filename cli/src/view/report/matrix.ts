@@ -5,6 +5,8 @@ import { HEAT_SHADES, heatClass, signClass } from './palette.js';
 
 /** Wider matrices show colours alone; their numbers are told to the pointer, the keyboard and the screen reader. */
 const WRITTEN_COLUMNS = 14;
+/** Wider ones have smaller cells and labels, so that a suite of forty benchmarks is seen at once. */
+const LARGE_COLUMNS = 28;
 
 /** A heat map: a table, so that it can be read without its colours. */
 export function matrixHtml(matrix: Matrix, { title }: { title: string }): Html {
@@ -24,9 +26,8 @@ export function matrixHtml(matrix: Matrix, { title }: { title: string }): Html {
   const caption = `${scaleTitle || title}${rowTitle || columnTitle ? `: ${rowTitle} by ${columnTitle}` : ''}`;
   const corner = html`<td class="corner">${rowTitle}<span aria-hidden="true"> ↓ → </span>${columnTitle}</td>`;
   const ends = [formatNumber(low, format), formatNumber(high, format)] as const;
-  return html`<div class="scroll" role="region" aria-label="${caption}"><table class="${
-    written ? 'matrix' : 'matrix dense'
-  }"><caption><span>${caption}</span></caption><thead><tr>${corner}${heads}</tr></thead><tbody>${rows}</tbody></table></div>${scaleHtml(
+  const size = written ? 'matrix' : columnLabels.length <= LARGE_COLUMNS ? 'matrix dense' : 'matrix dense small';
+  return html`<div class="scroll" role="region" aria-label="${caption}"><table class="${size}"><caption><span>${caption}</span></caption><thead><tr>${corner}${heads}</tr></thead><tbody>${rows}</tbody></table></div>${scaleHtml(
     scaleTitle,
     ends,
     diverging ? SIGNS : HEAT,

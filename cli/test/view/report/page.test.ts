@@ -275,6 +275,18 @@ describe('pieces', () => {
     ]);
   });
 
+  test.each([
+    [14, 'matrix'],
+    [15, 'matrix dense'],
+    [28, 'matrix dense'],
+    [29, 'matrix dense small'],
+  ])('a matrix of %i columns is drawn as %s', (columns, drawn) => {
+    const columnLabels = Array.from({ length: columns }, (_, index) => `c${index}`);
+    const value = { rowLabels: ['r'], columnLabels, values: columnLabels.map(() => 1) };
+    const table = all(parseHtml(sectionOf({ case: 'matrix', value })), 'table')[0];
+    expect(table?.attributes.get('class')).toBe(drawn);
+  });
+
   test('tokens: a shade each by value, never none for a value that is not zero', () => {
     const tokens = [
       { text: 'a\n', value: 9 },
