@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from google.protobuf import json_format
 
-from qscope.data.items import Benchmark, Item, benchmark_of
+from qscope.data.benchmarks import read_benchmarks
+from qscope.data.items import Benchmark, Item
 from qscope.evaluation.last_token import ItemReader, Rule, footprints_of
 from qscope.features.documents import Document, batches
 from qscope.features.extract import extract
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine: seconds of the processor")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -100,16 +102,17 @@ def main() -> None:
     }
     # By arm, round and benchmark.
     seconds = {name: np.zeros((given.rounds, len(suite))) for name in arms}
+    clock = time.process_time if given.processor_time else time.perf_counter
     for name in arms:
         arms[name](0)
     for round_ in range(given.rounds):
         for index in range(len(suite)):
             for name in random.Random(f"{round_}/{index}").sample(list(arms), len(arms)):
-                began = time.perf_counter()
+                began = clock()
                 arms[name](index)
                 if loaded.device.type == "cuda":
                     torch.cuda.synchronize()
-                seconds[name][round_, index] = time.perf_counter() - began
+                seconds[name][round_, index] = clock() - began
     where = torch.cuda.get_device_name() if loaded.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     items = sum(len(some) for some in documents)
     print(
@@ -136,8 +139,7 @@ def _benchmarks(given: argparse.Namespace) -> Iterator[Benchmark]:
             yield Benchmark(f"synthetic-{number}", [Item("", prompt) for prompt in prompts], "")
         return
     task = json_format.Parse((given.run / "experiment.json").read_text(), Experiment()).bench_redundancy
-    for index in range(len(task.benchmarks)):
-        found = benchmark_of(task, index, "bench_redundancy")
+    for found in read_benchmarks(task, "bench_redundancy"):
         # Spread over the file: some are ordered.
         step = max(1, len(found.items) // given.items)
         found.items = found.items[::step][: given.items]
