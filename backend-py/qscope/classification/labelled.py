@@ -318,7 +318,7 @@ def _refuse_unusable(found: Labelled, names: Sequence[str], labels: Mapping[str,
         which = "with" if found.texts[0].positive else "without"
         raise UserError(
             f"{_all(len(found.texts))} of one class, {which} the attribute.",
-            remedy=f"Say in 'positive' which labels have the attribute, of {_some(labels)}.",
+            remedy=f"Give texts of both classes, or say in 'positive' which labels have it, of {_some(labels)}.",
             reason="ONE_CLASS",
             field=f"{at}.positive",
         )
