@@ -14,7 +14,7 @@ bench_redundancy:
   context: 64
   shard_items: 32
   benchmarks:
-    - { name: sums, source: sums.jsonl, prompt: "{a} + {b} =" }
+    - { name: sums, source: sums.jsonl, prompt: "{a} + {b} =", answer: " {b}" }
     - { name: german, source: embedded-heldout, where: language=de, limit: 60 }
     - { name: chinese, source: embedded-heldout, where: language=zh, limit: 60 }
 `;
@@ -70,6 +70,19 @@ describe('bench-redundancy on the embedded model', () => {
     expect(share).toBe(0.05);
     // Items are numbered from 0 and lines from 1.
     expect(places).toEqual(items.map((item: number) => `sums.jsonl:${item + 1}`));
+  });
+
+  it('measures how much of the model the answers use, where there are answers', () => {
+    const { benchmarks } = JSON.parse(readFileSync(join(folder, 'artifacts/redundancy.json'), 'utf8'));
+    const [sums, german] = benchmarks;
+    expect(sums.answers).toBe(70);
+    for (const name of ['mui', 'mui_neurons']) {
+      expect(sums[name]).toBeGreaterThan(0);
+      expect(sums[name]).toBeLessThan(1);
+      // The only benchmark with answers: at its own size it is itself.
+      expect(sums[`${name}_matched`]).toBeCloseTo(sums[name], 12);
+    }
+    expect(german).toMatchObject({ answers: null, mui: null, mui_neurons: null });
   });
 
   it('lists items that are there twice, by file and line, and says which benchmarks belong together', () => {

@@ -55,6 +55,7 @@ def _read(source: BenchmarkSource, refuse_faults: bool, managers: dict[str, Any]
             source.name,
             source.source,
             prompt=source.prompt,
+            answer=source.answer,
             config=source.config,
             split=source.split,
             revision=source.revision,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qscope.data.records import Fault, remedy_of
-from qscope.data.row_texts import RowSource
+from qscope.data.row_texts import RowSource, TextRow
+from qscope.data.template import Template
 from qscope.errors import UserError
 
 #: Columns that hold what is asked, in the order they are looked for.
@@ -21,11 +22,13 @@ class Item:
         place: where its row stands.
         prompt: what the model sees.
         number: the row's place in the source, from 0, counting those left out too (``doc_id`` of lm-eval).
+        answer: the response that is given; empty where there is none.
     """
 
     place: str
     prompt: str
     number: int = 0
+    answer: str = ""
 
 
 @dataclass
@@ -52,6 +55,7 @@ def read_benchmark(
     source: str,
     *,
     prompt: str = "",
+    answer: str = "",
     config: str = "",
     split: str = "",
     revision: str = "",
@@ -69,6 +73,7 @@ def read_benchmark(
         name: its name in tables.
         source: a file, folder or glob, a text that comes with the program, or the id of a data set of the hub.
         prompt: template of what the model sees; left out, the first of PROMPT_COLUMNS that the first row has.
+        answer: template of the response that is given; an item whose row lacks its columns has none.
         config, split, revision: of a data set of the hub.
         usual_split: its split where none is named.
         columns: names of the columns of a table without a header.
@@ -98,6 +103,7 @@ def read_benchmark(
         guesses=PROMPT_COLUMNS,
         at=at,
     )
+    response = Template(answer, at=f"{at}.answer") if answer else None
     found = Benchmark(name, [], prompt)
     for row in rows.rows():
         if limit and len(found.items) == limit:
@@ -106,10 +112,17 @@ def read_benchmark(
         if isinstance(row, Fault):
             found.faults.append(row)
         else:
-            found.items.append(Item(row.place, row.text, row.number))
+            found.items.append(Item(row.place, row.text, row.number, _answer(row, response)))
     found.template = rows.template
     refuse_empty(found, source, at=f"{at}.source")
     return found
+
+
+def _answer(row: TextRow, response: Template | None) -> str:
+    try:
+        return response.fill(row.values) if response is not None else ""
+    except (KeyError, ValueError):
+        return ""
 
 
 def refuse_empty(found: Benchmark, source: str, *, at: str) -> None:

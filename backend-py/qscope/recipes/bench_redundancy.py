@@ -16,14 +16,17 @@ from qscope.errors import UserError
 from qscope.evaluation.advice import Advice, Ending, advise
 from qscope.evaluation.clusters import Clusters, cluster, likeness_of
 from qscope.evaluation.last_token import ItemReader, Rule, endings, footprints_of
+from qscope.evaluation.mui import Utility, measure_utility, response_documents
 from qscope.evaluation.near_duplicates import NearDuplicates, near_duplicates
 from qscope.evaluation.scores import Panel, panel_measures, read_panel
 from qscope.evaluation.stability import stability
 from qscope.evaluation.suite import BenchmarkMeasure, Overlaps, measure, overlaps
+from qscope.features.documents import DocumentTemplate
 from qscope.features.encoders import model_record, sae_record
 from qscope.features.extract import extract
 from qscope.features.footprints import Footprints
 from qscope.features.shards import Extract
+from qscope.models.neurons import out_projections
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import Opened, as_json, open_model
 from qscope.recipes.likeness_report import (
@@ -39,6 +42,7 @@ from qscope.recipes.likeness_report import (
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
 from qscope.recipes.shared import pin_revision
+from qscope.recipes.utility_report import UTILITY_COLUMNS, utility_row, utility_section
 from qscope.runs import RunContext
 from qscope.runs.files import write_csv, write_json
 from qscope.runs.versions import versions
@@ -66,6 +70,7 @@ _COLUMNS = (
     "cluster",
     "ending",
     "ending_share",
+    *UTILITY_COLUMNS,
     "prompts_cut",
     "rows_left_out",
     "advice",
@@ -105,6 +110,9 @@ def run(context: RunContext) -> None:
     benchmarks = [_shown(context, benchmark) for benchmark in read_benchmarks(task, AT)]
     panel = _panel(context, task, benchmarks)
     opened = open_model(context, task, at=AT)
+    if task.utility.neurons and any(item.answer for one in benchmarks for item in one.items):
+        # Refused before the first pass, not after it.
+        out_projections(opened.loaded)
     layers = list(opened.saes)
     main = (_main_layer(task, layers), task.rules[0].name)
     rules = [Rule(rule.name, rule.top, rule.share) for rule in task.rules]
@@ -116,6 +124,7 @@ def run(context: RunContext) -> None:
         footprints_by_key, items[benchmark.name] = _run_items(context, task, opened, benchmark, layers, rules)
         for key, footprints in footprints_by_key.items():
             suites[key][benchmark.name] = footprints
+    utility = {one.name: _utility(context, task, opened, one) for one in benchmarks if any(i.answer for i in one.items)}
     suite = suites[main]
     measures = []
     for number, (name, footprints) in enumerate(suite.items()):
@@ -144,7 +153,9 @@ def run(context: RunContext) -> None:
     context.progress("other layers and rules", 0, len(suites) - 1, "suites")
     stable = stability(suites, main, draws=_DRAWS, seed=context.seed_for("halves"))
     context.progress("writing", 0, len(suite), "benchmarks")
-    _write(context, task, opened, benchmarks, measures, shared, advice, twice, clusters, items=items, main=main)
+    _write(
+        context, task, opened, benchmarks, measures, shared, advice, twice, clusters, utility, items=items, main=main
+    )
     write_json(context.artifacts / "stability.json", {"layer": main[0], "rule": main[1], **asdict(stable)})
     context.artifact(context.artifacts / "stability.json", kind="stability", description="other layers, rules, halves")
     on_panel = None
@@ -169,6 +180,8 @@ def run(context: RunContext) -> None:
     )
     if len(suite) > 1:
         report.sections.append(cluster_section(clusters))
+    if utility:
+        report.sections.append(utility_section(utility))
     if twice is not None:
         report.sections.extend(duplicate_sections(twice, benchmarks, task.near_duplicate_from))
     if on_panel is not None:
@@ -192,6 +205,29 @@ def _near_duplicates(
         threshold=task.near_duplicate_from,
         limit=task.near_duplicate_rows,
     )
+
+
+def _utility(context: RunContext, task: BenchRedundancy, opened: Opened, benchmark: Benchmark) -> Utility:
+    """One more pass, over prompts with their answers; a resumed run does it again."""
+    template = DocumentTemplate(opened.loaded.tokenizer, task.rendering, f"{AT}.rendering")
+    documents, cut = response_documents(benchmark.items, opened.loaded.tokenizer, template, task.context)
+    name = f"{benchmark.name}, answers"
+    found = measure_utility(
+        opened.loaded,
+        opened.saes,
+        documents,
+        share=task.utility.share,
+        neurons=task.utility.neurons,
+        batch_tokens=task.model_batch_tokens,
+        cut=cut,
+        on_progress=lambda done: context.progress(name, done, len(documents), "items"),
+        should_stop=lambda: context.stop_requested,
+    )
+    if found is None:
+        context.stop(0)
+    if cut:
+        context.warning(f"{benchmark.name}: {cut:,} prompts with their answers were cut to {AT}.context.")
+    return found
 
 
 def warnings_of(measured: BenchmarkMeasure, items: Items) -> list[str]:
@@ -322,6 +358,7 @@ def _write(
     advice: Sequence[Advice],
     twice: NearDuplicates | None,
     clusters: Clusters,
+    utility: Mapping[str, Utility],
     *,
     items: Mapping[str, Items],
     main: tuple[int, str],
@@ -344,6 +381,7 @@ def _write(
             "cluster": clusters.number_of(measured.name),
             "ending": items[measured.name].ending.text,
             "ending_share": items[measured.name].ending.share,
+            **utility_row(utility, measured.name),
             "prompts_cut": items[measured.name].cut,
             "rows_left_out": len(benchmarks[index].faults),
             "advice": advice[index].verdict,

@@ -20,13 +20,14 @@ BAD_ROWS_SKIP: BadRows
 BAD_ROWS_REFUSE: BadRows
 
 class BenchmarkSource(_message.Message):
-    __slots__ = ("name", "source", "prompt", "columns", "records", "where", "limit", "config", "split", "revision", "task", "shots", "folder")
+    __slots__ = ("name", "source", "prompt", "columns", "records", "where", "answer", "limit", "config", "split", "revision", "task", "shots", "folder")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     WHERE_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +41,7 @@ class BenchmarkSource(_message.Message):
     columns: _containers.RepeatedScalarFieldContainer[str]
     records: str
     where: str
+    answer: str
     limit: int
     config: str
     split: str
@@ -47,7 +49,15 @@ class BenchmarkSource(_message.Message):
     task: str
     shots: int
     folder: str
-    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., limit: _Optional[int] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ..., task: _Optional[str] = ..., shots: _Optional[int] = ..., folder: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., prompt: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., records: _Optional[str] = ..., where: _Optional[str] = ..., answer: _Optional[str] = ..., limit: _Optional[int] = ..., config: _Optional[str] = ..., split: _Optional[str] = ..., revision: _Optional[str] = ..., task: _Optional[str] = ..., shots: _Optional[int] = ..., folder: _Optional[str] = ...) -> None: ...
+
+class ModelUtility(_message.Message):
+    __slots__ = ("share", "neurons")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    NEURONS_FIELD_NUMBER: _ClassVar[int]
+    share: float
+    neurons: float
+    def __init__(self, share: _Optional[float] = ..., neurons: _Optional[float] = ...) -> None: ...
 
 class SelectionRule(_message.Message):
     __slots__ = ("name", "top", "share")
@@ -72,7 +82,7 @@ class PanelScores(_message.Message):
     def __init__(self, source: _Optional[str] = ..., metrics: _Optional[_Iterable[str]] = ..., tide: _Optional[str] = ..., draws: _Optional[int] = ...) -> None: ...
 
 class BenchRedundancy(_message.Message):
-    __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "near_duplicate_from", "near_duplicate_rows", "model_batch_tokens", "shard_items")
+    __slots__ = ("sae", "benchmarks", "layers", "layer", "rules", "rendering", "context", "bad_rows", "subsets", "draws", "panel", "utility", "near_duplicate_from", "near_duplicate_rows", "model_batch_tokens", "shard_items")
     SAE_FIELD_NUMBER: _ClassVar[int]
     BENCHMARKS_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +94,7 @@ class BenchRedundancy(_message.Message):
     SUBSETS_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     PANEL_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_FIELD_NUMBER: _ClassVar[int]
     NEAR_DUPLICATE_FROM_FIELD_NUMBER: _ClassVar[int]
     NEAR_DUPLICATE_ROWS_FIELD_NUMBER: _ClassVar[int]
     MODEL_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -99,8 +110,9 @@ class BenchRedundancy(_message.Message):
     subsets: _containers.RepeatedScalarFieldContainer[float]
     draws: int
     panel: PanelScores
+    utility: ModelUtility
     near_duplicate_from: float
     near_duplicate_rows: int
     model_batch_tokens: int
     shard_items: int
-    def __init__(self, sae: _Optional[str] = ..., benchmarks: _Optional[_Iterable[_Union[BenchmarkSource, _Mapping]]] = ..., layers: _Optional[_Iterable[int]] = ..., layer: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SelectionRule, _Mapping]]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., subsets: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., panel: _Optional[_Union[PanelScores, _Mapping]] = ..., near_duplicate_from: _Optional[float] = ..., near_duplicate_rows: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., shard_items: _Optional[int] = ...) -> None: ...
+    def __init__(self, sae: _Optional[str] = ..., benchmarks: _Optional[_Iterable[_Union[BenchmarkSource, _Mapping]]] = ..., layers: _Optional[_Iterable[int]] = ..., layer: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[SelectionRule, _Mapping]]] = ..., rendering: _Optional[_Union[_features_pb2.Rendering, _Mapping]] = ..., context: _Optional[int] = ..., bad_rows: _Optional[_Union[BadRows, str]] = ..., subsets: _Optional[_Iterable[float]] = ..., draws: _Optional[int] = ..., panel: _Optional[_Union[PanelScores, _Mapping]] = ..., utility: _Optional[_Union[ModelUtility, _Mapping]] = ..., near_duplicate_from: _Optional[float] = ..., near_duplicate_rows: _Optional[int] = ..., model_batch_tokens: _Optional[int] = ..., shard_items: _Optional[int] = ...) -> None: ...

@@ -11,6 +11,7 @@ from qscope.data.items import Benchmark, Item
 from qscope.data.same_text import text_key
 from qscope.evaluation.advice import Ending, advise
 from qscope.evaluation.clusters import cluster
+from qscope.evaluation.mui import Used, Utility
 from qscope.evaluation.near_duplicates import near_duplicates
 from qscope.evaluation.scores import Panel, PanelMeasures, panel_measures
 from qscope.evaluation.stability import stability
@@ -26,6 +27,7 @@ from qscope.recipes.likeness_report import (
 )
 from qscope.recipes.panel_report import panel_lines, panel_sections
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
+from qscope.recipes.utility_report import utility_row, utility_section
 from qscope.runs import violations
 
 MAIN = (4, "active")
@@ -111,6 +113,26 @@ def test_what_is_alike_keeps_the_contract_and_says_when_it_is_cut():
     (section,) = duplicate_sections(none, benchmarks[1:], 0.9)
     assert section.text.endswith("None was found.")
     assert set(counts_of(None, 0).values()) == {None}
+
+
+def test_utility_keeps_the_contract_and_stands_at_equal_size():
+    few = Used(Footprints.of([[n] for n in range(20)]), 100)
+    many = Used(Footprints.of([[n % 25] for n in range(50)]), 100)
+    utility = {"few": Utility(20, 0, few, None), "many": Utility(50, 0, many, few)}
+    section = utility_section(utility)
+    assert violations(section) == []
+    assert utility_row(utility, "few") == {
+        "answers": 20,
+        "mui": 0.2,
+        "mui_matched": pytest.approx(0.2),
+        "mui_neurons": None,
+        "mui_neurons_matched": None,
+    }
+    row = utility_row(utility, "many")
+    assert row["mui"] == 0.25
+    # A feature of two of fifty items is in twenty of them with 1 - C(48, 20) / C(50, 20).
+    assert row["mui_matched"] == pytest.approx(0.25 * (1 - 30 * 29 / (50 * 49)))
+    assert set(utility_row(utility, "other").values()) == {None}
 
 
 def test_clusters_keep_the_contract():

@@ -852,6 +852,12 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  ability: partial correlations hold it fixed\n" +
     "      draws: 100                  Random orders of the items from which R is\n" +
     "                                  measured\n" +
+    "    utility:\n" +
+    "      share: 0.9                  Features of at least this share of a layer's\n" +
+    "                                  largest code over the response count\n" +
+    "      neurons: 0.001              Share of each layer's neurons that count for\n" +
+    "                                  an item, those that add most to the response;\n" +
+    "                                  0 leaves neurons out\n" +
     "    near_duplicate_from: 0.9      Jaccard index of two footprints, rare features\n" +
     "                                  weighing more, from which on their items count\n" +
     "                                  as near-duplicates; 0 looks for none\n" +
