@@ -19,7 +19,7 @@ classify:
   curve: [0.5, 1]
   evaluation_share: 0.3
   calibration_share: 0.2
-  false_positive_rates: [0.1]
+  false_positive_rates: [0.02, 0.1]
   data:
     - { source: data.jsonl, text: "{body}", label: kind, positive: [sum], negative: [prose], language: "{lang}" }
 `;
@@ -60,6 +60,8 @@ describe('classify on the embedded model', () => {
   const box = new RealSandbox();
   let studied: Result;
   let folder: string;
+  const journal = (at: string) =>
+    existsSync(join(at, 'events.jsonl')) ? readFileSync(join(at, 'events.jsonl'), 'utf8') : '';
   const artifact = (name: string, at = folder) => readFileSync(join(at, 'artifacts', name), 'utf8');
   const runOf = (name: string) => box.runFolders().filter((path) => basename(path).startsWith(`${name}-`));
 
@@ -87,6 +89,7 @@ describe('classify on the embedded model', () => {
     expect(studied.stderr).toContain('2 rows left out: their text stands with both labels');
     expect(studied.stderr).toContain('1 rows repeat a text');
     expect(studied.stderr).toContain('1 rows have neither label: unsure (1)');
+    expect(studied.stderr).toContain('xx: 0.02 of the calibration texts without the attribute is less than one text');
     expect(studied.stderr).toMatch(/method +layer +F1 +95 % +AUC +prec\. +recall +R@10%/);
     expect(studied.stderr).toMatch(/\nbest F1: .+ \(/);
     const table = studied.stderr.split('\n').filter((line) => /^[ *](OR|probe|diff|TF-IDF)/.test(line));
@@ -136,18 +139,56 @@ describe('classify on the embedded model', () => {
       expect(page).toContain(heading);
   });
 
-  it('was killed, goes on, and gives the same', async () => {
-    const cut = box.start(['classify', 'study.yaml', '--name', 'cut', '--json']);
-    while (!runOf('cut')[0] || !existsSync(join(runOf('cut')[0] as string, 'artifacts/activations/shard-00001.json')))
-      await sleep(5);
-    const at = runOf('cut')[0] as string;
+  it.each([
+    ['reading', (at: string) => existsSync(join(at, 'artifacts/activations/shard-00001.json'))],
+    ['looking at layers', (at: string) => journal(at).includes('"studying"')],
+    ['fitting baselines', (at: string) => journal(at).includes('"measuring"')],
+    ['writing', (at: string) => existsSync(join(at, 'artifacts/methods.csv'))],
+  ])('was killed while %s, goes on, and gives the same', async (moment, reached) => {
+    const name = `cut-${moment.split(' ')[0]}`;
+    const cut = box.start(['classify', 'study.yaml', '--name', name, '--json']);
+    while (!runOf(name)[0] || !reached(runOf(name)[0] as string)) await sleep(1);
+    const at = runOf(name)[0] as string;
     process.kill(-JSON.parse(readFileSync(join(at, 'process.json'), 'utf8')).pid, 'SIGKILL');
     expect((await cut.ended).code).toBe(1);
-    expect(existsSync(join(at, 'artifacts/classification.json'))).toBe(false);
+    expect(existsSync(join(at, 'artifacts/report.json'))).toBe(false);
     const { code, stderr } = await box.run(['runs', 'resume', basename(at)]);
     expect(code, stderr).toBe(0);
-    for (const name of ['methods.csv', 'layers.csv', 'features.csv', 'curve.csv', 'transfer.csv', 'classifier.json'])
-      expect(artifact(name, at), name).toBe(artifact(name));
+    for (const file of ['methods', 'layers', 'features', 'curve', 'transfer', 'overlap', 'faults'])
+      expect(artifact(`${file}.csv`, at), file).toBe(artifact(`${file}.csv`));
+    for (const file of ['classifier.json', 'classifiers/xx.json', 'features.json'])
+      expect(artifact(file, at), file).toBe(artifact(file));
+    const [again, before] = [at, folder].map((place) => readFileSync(join(place, 'artifacts/predictions.parquet')));
+    expect(again?.equals(before as Buffer)).toBe(true);
+  });
+
+  it('leaves features behind that other commands take', async () => {
+    const { kind, entries } = JSON.parse(artifact('features.json'));
+    expect(kind).toBe('classify');
+    const { features } = JSON.parse(artifact('classifier.json'));
+    const places = entries.map((one: { layer: number; feature: number }) => `${one.layer}/${one.feature}`);
+    for (const { layer, feature } of features) expect(places).toContain(`${layer}/${feature}`);
+    const TOP = `name: seen
+model: embedded
+compute: { threads: 1 }
+top_features:
+  sae: latest
+  feature_set: ${folder}
+  text: { source: embedded-heldout, context: 32, limit: 40 }
+`;
+    const shown = await box.run(['features', 'top', box.experiment(TOP, 'top.yaml'), '--quiet']);
+    expect(shown.code, shown.stderr).toBe(0);
+    const STEER = `name: steered
+model: embedded
+compute: { threads: 1 }
+steer:
+  sae: latest
+  prompts: [the page]
+  sampling: { max_tokens: 4 }
+  steering: { edits: [{ feature_file: ${folder}, layers: [4], top: 2, unit: max, strength: 1 }] }
+`;
+    const steered = await box.run(['steer', box.experiment(STEER, 'steer.yaml'), '--quiet']);
+    expect(steered.code, steered.stderr).toBe(0);
   });
 
   describe('apply', () => {
@@ -208,37 +249,70 @@ describe('classify on the embedded model', () => {
         expect(artifact(name, at), name).toBe(artifact(name, calm));
     });
 
+    it('answers a single text', async () => {
+      writeFileSync(join(box.folder, 'one.csv'), 'id,text\n7,3 + 4 = 7\n');
+      const set = ['--set', 'apply_classifier.source=one.csv', '--name', 'single', '--quiet'];
+      expect((await box.run(['classify', 'apply', 'apply.yaml', ...set])).code).toBe(0);
+      expect(answersOf(runOf('single')[0] as string)).toMatchObject([{ row: 0, kept: { id: '7' } }]);
+    });
+
     it.each([
-      ['apply_classifier.classifier=none', 65, 'none'],
-      ['apply_classifier.false_positive_rate=0.07', 65, 'no threshold for a false-positive rate of 0.07'],
-      ['apply_classifier.source=none.csv', 65, 'no text file found there'],
-      ['apply_classifier.where=id=x', 65, 'holds no text that can be used'],
-      ['apply_classifier.bad_rows=refuse', 65, 'fresh.csv:62: 1 cells, but 2 columns'],
-      ['apply_classifier.text="{z}"', 65, 'holds no text that can be used (62 rows left out)'],
-    ])('%s: one sentence and the place', async (setting, expected, sentence) => {
+      ['apply_classifier.classifier=none', 'none', 'Name a run of `qscope classify`'],
+      ['apply_classifier.false_positive_rate=0.07', 'rate of 0.07', 'It knows 0, 0.02, 0.1'],
+      ['apply_classifier.source=none.csv', 'no text file found there', ''],
+      ['apply_classifier.source=empty.csv', 'holds no text that can be used (0 rows left out)', "Check 'source'"],
+      ['apply_classifier.source=broken.jsonl', 'holds no text that can be used (3 rows left out)', "Check 'source'"],
+      ['apply_classifier.where=id=x', 'holds no text that can be used', "Check 'source', 'text' and 'where'"],
+      ['apply_classifier.bad_rows=refuse', 'fresh.csv:62: 1 cells, but 2 columns', 'bad_rows: skip'],
+      ['apply_classifier.text="{z}"', 'holds no text that can be used (62 rows left out)', "Check 'source'"],
+    ])('%s: one sentence and a remedy', async (setting, sentence, remedy) => {
+      writeFileSync(join(box.folder, 'empty.csv'), '');
+      writeFileSync(join(box.folder, 'broken.jsonl'), 'no row\n[1]\n{"te\n');
       const { code, stderr } = await box.run(['classify', 'apply', 'apply.yaml', '--set', setting]);
       expect(stderr).toContain(sentence);
-      expect(code).toBe(expected);
+      expect(stderr).toContain(remedy);
+      expect(code).toBe(65);
       expect(stderr).not.toContain('Traceback');
     });
   });
 
+  const KIND = 'source: data.jsonl, text: "{body}", label: kind';
   it.each([
-    ['classify.bad_rows=refuse', 'data.jsonl:241: not JSON'],
-    ['classify.data=[{source: none.jsonl, positive: [a]}]', 'no text file found there'],
-    ['classify.data=[{source: data.jsonl, label: kind, positive: [sum]}]', 'which column holds what is asked?'],
-    ['classify.data=[{source: data.jsonl, text: "{body}", label: zzz, positive: [sum]}]', 'no row that can be used'],
-    ['classify.data=[{source: data.jsonl, text: "{body}", label: kind, positive: [zzz]}]', 'are of one class, without'],
-    ['classify.data=[{source: data.jsonl, text: "{body}", label: kind, positive: [sum], limit: 1}]', 'of one class'],
-    ['classify.data=[{source: data.jsonl, text: "{body}", label: kind, positive: [sum], limit: 6}]', 'are too few'],
-    ['classify.data=[{source: empty.jsonl, positive: [sum]}]', 'no row that can be used'],
-    ['classify.data=[{source: data.jsonl}]', 'positive'],
-    ['classify.layers=[9]', 'layer'],
-    ['classify.evaluation_share=0.89', 'leave nothing to find features on'],
-  ])('%s: one sentence and the place', async (setting, sentence) => {
+    ['classify.bad_rows=refuse', 'data.jsonl:241: not JSON', 'bad_rows: skip'],
+    ['classify.data=[{source: none.jsonl, positive: [a]}]', 'no text file found there', ''],
+    [
+      'classify.data=[{source: data.jsonl, label: kind, positive: [sum]}]',
+      'which column holds what is asked?',
+      'body, kind, lang',
+    ],
+    [
+      'classify.data=[{source: data.jsonl, text: "{body}", label: zzz, positive: [sum]}]',
+      'no row that can be used',
+      'Check the source, and its columns for text and label.',
+    ],
+    [`classify.data=[{${KIND}, positive: [zzz]}]`, 'are of one class, without', "Say in 'positive' which labels"],
+    [
+      `classify.data=[{${KIND}, positive: [zzz], negative: [yyy]}]`,
+      'no row that can be used. Labels there: prose (',
+      'Check the source',
+    ],
+    [`classify.data=[{${KIND}, positive: [sum], limit: 1}]`, 'All 1 texts are of one class', "Say in 'positive'"],
+    [`classify.data=[{${KIND}, positive: [sum], limit: 6}]`, 'are too few', 'Give more texts of that class'],
+    ['classify.data=[{source: empty.jsonl, positive: [sum]}]', 'no row that can be used', 'Check the source'],
+    [
+      'classify.data=[{source: broken.jsonl, positive: [sum]}]',
+      'no row that can be used. The first of 3 left out: broken.jsonl:1: not JSON',
+      'Check the source',
+    ],
+    ['classify.data=[{source: data.jsonl}]', 'positive', ''],
+    ['classify.layers=[9]', 'layer', ''],
+    ['classify.evaluation_share=0.89', 'leave nothing to find features on', ''],
+  ])('%s: one sentence and a remedy', async (setting, sentence, remedy) => {
     writeFileSync(join(box.folder, 'empty.jsonl'), '');
+    writeFileSync(join(box.folder, 'broken.jsonl'), 'no row\n[1]\n{"te\n');
     const { code, stderr } = await box.run(['classify', 'study.yaml', '--set', setting]);
     expect(stderr).toContain(sentence);
+    expect(stderr).toContain(remedy);
     expect(code).toBe(65);
     expect(stderr).not.toContain('Traceback');
   });

@@ -22,7 +22,8 @@ from qscope.features.auc import auc
 STRENGTHS = (1.0, 0.01, 0.1, 10.0)
 #: Longest word and character n-grams, and how many distinct ones are kept.
 _WORDS, _CHARACTERS, _MOST_NGRAMS = (1, 2), (2, 5), 200_000
-_ITERATIONS = 1000
+#: Steps of a fit at most.
+ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Baseline:
         layer: of the model; None for words.
         strength: C; None where there is none.
         quality: AUC on the calibration texts.
+        converged: whether its fit came to an end; otherwise it was stopped, and others might do better.
     """
 
     scores_N: np.ndarray
     layer: int | None
     strength: float | None
     quality: float
+    converged: bool = True
 
 
 def difference_of_means(mean_ND: np.ndarray, sides: Sides, layer: int) -> Baseline:
@@ -105,34 +108,36 @@ def word_inputs(texts: Sequence[str], rows_R: np.ndarray) -> sparse.csr_matrix:
     return union.transform(texts).tocsr()
 
 
-def logistic(inputs: Any, sides: Sides, strength: float, rows_R: np.ndarray | None = None) -> np.ndarray:
-    """Log-odds of a logistic regression for all texts.
+def logistic(
+    inputs: Any, sides: Sides, strength: float, rows_R: np.ndarray | None = None, iterations: int = ITERATIONS
+) -> tuple[np.ndarray, bool]:
+    """Log-odds of a logistic regression for all texts, and whether its fit converged.
 
     Args:
         inputs: ``[N, M]``, dense or sparse.
         sides: the truth.
         strength: C.
         rows_R: texts it is fitted on; the discovery texts when left out.
+        iterations: steps at most.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if inputs.shape[1] == 0:
         # No feature fires in two texts: nothing is told, and nothing called positive.
-        return np.zeros(inputs.shape[0])
+        return np.zeros(inputs.shape[0]), True
     fit_R = sides.discovery_R if rows_R is None else rows_R
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=_ITERATIONS)
-    with warnings.catch_warnings():
-        # A thousand steps are enough for the ranking; the last digits of a weight are not reported.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=iterations)
+    # Whoever reports the fit tells of it: a warning from here would not say which of a hundred fits it was.
+    with warnings.catch_warnings(record=True, action="always", category=ConvergenceWarning) as told:
         model.fit(inputs[fit_R], sides.positive_N[fit_R])
-    return model.decision_function(inputs)
+    return model.decision_function(inputs), not any(issubclass(one.category, ConvergenceWarning) for one in told)
 
 
 def probe(inputs: Any, sides: Sides, layer: int | None, strength: float = STRENGTHS[0]) -> Baseline:
     """A logistic probe of one strength."""
-    scores_N = logistic(inputs, sides, strength)
-    return Baseline(scores_N, layer, strength, sides.calibration_auc(scores_N))
+    scores_N, converged = logistic(inputs, sides, strength)
+    return Baseline(scores_N, layer, strength, sides.calibration_auc(scores_N), converged)
 
 
 def tuned(inputs: Callable[[], Any], first: Baseline | None, sides: Sides, layer: int | None) -> Baseline:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
+from urllib.parse import quote
 
 from google.protobuf import json_format
 
@@ -12,6 +14,20 @@ from qscope.runs.files import write_message
 from qscope.v1.classify_pb2 import Classifier, OperatingPoint
 
 NAME = "classifier.json"
+
+
+def place_of(language: str) -> str:
+    """Where among the artifacts the classifier of a language is; that of all texts (empty) is the main one.
+
+    A language is whatever a column holds, so it is made a file name of its own first.
+    """
+    if not language:
+        return NAME
+    name = quote(language, safe="")
+    # Names of files end at 255 bytes.
+    if len(name) > 100:
+        name = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"classifiers/{name}.json"
 
 
 def save_classifier(classifier: Classifier, path: Path) -> None:

@@ -32,6 +32,9 @@ from qscope.sae.kernels import encode
 from qscope.sae.topk import TopKSae
 from qscope.v1.features_pb2 import Rendering, TokenMasks
 
+#: Texts tokenised at once.
+_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class PooledLayer:
@@ -197,6 +200,35 @@ def _ordered(parts: list[tuple[np.ndarray, ...]], texts: int, d_sae: int, mean_N
     order_P = np.argsort(row_P * d_sae + feature_P, kind="stable")
     offset_N1 = np.searchsorted(row_P[order_P], np.arange(texts + 1)).astype(np.int64)
     return PooledLayer(offset_N1, feature_P[order_P], largest_P[order_P], mean_ND)
+
+
+def texts_as_read(tokenizer: Any, texts: Sequence[str], context: int) -> list[str]:
+    """What of each text its first ``context`` tokens hold: for baselines that read words, so that they see no more.
+
+    Args:
+        tokenizer: the model's; one without offsets gives its tokens back as text instead.
+        texts: the texts.
+        context: tokens of a text at most.
+    """
+    parts = []
+    for start in range(0, len(texts), _AT_ONCE):
+        piece = list(texts[start : start + _AT_ONCE])
+        encoded = tokenizer(
+            piece,
+            add_special_tokens=False,
+            return_offsets_mapping=tokenizer.is_fast,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for index, text in enumerate(piece):
+            ids = encoded["input_ids"][index]
+            if len(ids) <= context:
+                parts.append(text)
+            elif tokenizer.is_fast:
+                parts.append(text[: encoded["offset_mapping"][index][context - 1][1]])
+            else:
+                parts.append(tokenizer.decode(ids[:context]))
+    return parts
 
 
 def pool_to_disk(

@@ -40,7 +40,8 @@ def load_features(path: Path | str, *, field: str = "") -> FeatureSet:
             return _checked(place, field)
     raise UserError(
         f"{path}: there is no {NAME}.",
-        remedy="Name a run of `qscope features contrast`, `language` or `repetition`, or its features.json.",
+        remedy="Name a run of `qscope features contrast`, `language` or `repetition` or of `qscope classify`, or its "
+        "features.json.",
         reason="FEATURES_NOT_FOUND",
         field=field,
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from qscope import __version__
-from qscope.classification.files import NAME, save_classifier
+from qscope.classification.baselines import ITERATIONS
+from qscope.classification.files import place_of, save_classifier
 from qscope.classification.labelled import Labelled, Side
-from qscope.classification.pooled import Pooler, Pools, pool_to_disk
-from qscope.classification.scores import Interval
-from qscope.classification.study import ALL, Found, GroupResult, Method, Settings, Study
+from qscope.classification.pooled import Pooler, Pools, pool_to_disk, texts_as_read
+from qscope.classification.results import ALL, Found, GroupResult, Settings
+from qscope.classification.study import Study
 from qscope.features.encoders import model_record, sae_record
 from qscope.recipes.admission import admit
+from qscope.recipes.classify_files import write_candidates, write_tables
 from qscope.recipes.classify_parts import CLASSIFY as AT
 from qscope.recipes.classify_parts import read_data, spread
 from qscope.recipes.classify_report import classify_report, group_lines, title_of
@@ -21,17 +22,12 @@ from qscope.recipes.extract_features import reading_record
 from qscope.recipes.feature_parts import Opened, as_json, open_model, warn_not_finite
 from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
-from qscope.runs.files import replacing, write_csv, write_json
 from qscope.v1.classify_pb2 import (
     Classifier,
     ClassifierFeature,
     Classify,
     OperatingPoint,
 )
-
-_LAYER_COLUMNS = ("group", "layer", "top1_diff", "feature", "chosen")
-_FEATURE_COLUMNS = ("group", "method", "rank", "layer", "feature", "rate_positive", "rate_negative", "delta")
-_CURVE_COLUMNS = ("group", "share", "texts", "draw", "layer", "rule_f1", "probe_f1", "overlap")
 
 
 def run(context: RunContext) -> None:
@@ -60,9 +56,13 @@ def run(context: RunContext) -> None:
     if pools.silent:
         context.warning(f"{pools.silent:,} texts have no token that counts: nothing fires in them.")
     warn_not_finite(context, pools.not_finite)
-    study = Study(data.texts, settings)
-    for name in study.too_few:
-        context.warning(f"{name}: too few texts of each class to study it by itself; they count among all.")
+    # Words beyond the context are nothing the model has seen: no baseline may read them either.
+    read = texts_as_read(opened.loaded.tokenizer, [text.text for text in data.texts], task.context)
+    study = Study([replace(text, text=part) for text, part in zip(data.texts, read, strict=True)], settings)
+    if study.too_few:
+        others = len(study.too_few) - 8
+        names = ", ".join(name[:24] for name in study.too_few[:8]) + (f" and {others:,} more" if others > 0 else "")
+        context.warning(f"{names}: too few texts of each class to study the language by itself; they count among all.")
     widths = {layer: sae.d_sae for layer, sae in opened.saes.items()}
     for index, layer in enumerate(layers):
         if context.stop_requested:
@@ -70,7 +70,11 @@ def run(context: RunContext) -> None:
         study.add_layer(layer, pools.layer(layer), widths[layer])
         context.progress("studying", index + 1, len(layers), "layers")
     found = study.finish(pools, widths, lambda done, groups: context.progress("measuring", done, groups, "groups"))
-    _write(context, task, opened, data, pools, found, settings)
+    for result in found.groups:
+        _warn_of_unfinished_fits(context, result)
+    _warn_of_fine_rates(context, found, settings.rates)
+    write_tables(context, task, opened, data, pools, found, settings)
+    write_candidates(context, task, opened, found)
     for result in found.groups:
         _save(context, task, opened, data, result)
     context.report(classify_report(context.experiment.name, task, data, found))
@@ -100,6 +104,26 @@ def tell_of(context: RunContext, data: Labelled) -> None:
         context.info(f"{sum(data.other_labels.values()):,} rows have neither label: {names}")
     if data.thinned:
         context.info(f"{data.thinned:,} texts left out by balance and per_class")
+
+
+def _warn_of_unfinished_fits(context: RunContext, result: GroupResult) -> None:
+    names = [one.name for one in result.methods if not one.converged]
+    if names:
+        context.warning(
+            f"{title_of(result.name)}: the fit of {', '.join(names)} did not come to its end ({ITERATIONS:,} steps at "
+            "most): a better one may be there."
+        )
+
+
+def _warn_of_fine_rates(context: RunContext, found: Found, rates: Sequence[float]) -> None:
+    for rate in rates:
+        # A share of 1/n, rounded, is still one text of n.
+        few = [one for one in found.groups if rate * one.counts[Side.CALIBRATION][1] < 1 - 1e-9]
+        if few:
+            context.warning(
+                f"{', '.join(title_of(one.name) for one in few)}: {rate:.3g} of the calibration texts without the "
+                "attribute is less than one text; the threshold for it is the highest score among them."
+            )
 
 
 def _pool(context: RunContext, task: Classify, opened: Opened, data: Labelled, probe_layers: Sequence[int]) -> Pools:
@@ -143,7 +167,7 @@ def _save(context: RunContext, task: Classify, opened: Opened, data: Labelled, r
     if not rule.features:
         context.warning(f"{title_of(result.name)}: no feature favours the attribute; there is no classifier to save.")
         return
-    path = context.artifacts / (NAME if result.name == ALL else f"classifiers/{result.name}.json")
+    path = context.artifacts / place_of(result.name)
     discovery = [text for text in data.texts if text.side == Side.DISCOVERY and result.name in (ALL, text.language)]
     classifier = Classifier(
         attribute=task.attribute,
@@ -180,204 +204,3 @@ def _save(context: RunContext, task: Classify, opened: Opened, data: Labelled, r
     )
     save_classifier(classifier, path)
     context.artifact(path, kind="classifier", description=f"{title_of(result.name)}: {rule.name}")
-
-
-def _write(
-    context: RunContext,
-    task: Classify,
-    opened: Opened,
-    data: Labelled,
-    pools: Pools,
-    found: Found,
-    settings: Settings,
-) -> None:
-    folder = context.artifacts
-    methods = [_method_row(result, one) for result in found.groups for one in result.methods]
-    tables = {
-        "methods.csv": ("every way of telling, every language", list(methods[0]), methods),
-        "layers.csv": (
-            "every layer; F1 is for looking at, layers are chosen by top1_diff",
-            _LAYER_COLUMNS + tuple(f"f1_k{count}" for count in found.groups[0].layers[0].f1),
-            [
-                {
-                    "group": title_of(result.name),
-                    "layer": row.layer,
-                    "top1_diff": row.top1_diff,
-                    "feature": "" if row.feature is None else row.feature,
-                    "chosen": row.layer == result.layer,
-                    **{f"f1_k{count}": value for count, value in row.f1.items()},
-                }
-                for result in found.groups
-                for row in result.layers
-            ],
-        ),
-        "features.csv": (
-            "the features of every rule",
-            _FEATURE_COLUMNS,
-            [
-                {
-                    "group": title_of(result.name),
-                    "method": one.name,
-                    "rank": rank,
-                    "layer": feature.layer,
-                    "feature": feature.feature,
-                    "rate_positive": feature.rate_positive,
-                    "rate_negative": feature.rate_negative,
-                    "delta": feature.delta,
-                }
-                for result in found.groups
-                for one in result.methods
-                for rank, feature in enumerate(one.features, start=1)
-            ],
-        ),
-        "curve.csv": (
-            "data efficiency, every draw",
-            _CURVE_COLUMNS,
-            [
-                {
-                    "group": title_of(result.name),
-                    "share": point.share,
-                    "texts": point.texts,
-                    "draw": draw,
-                    "layer": point.layers[draw],
-                    "rule_f1": f1,
-                    "probe_f1": point.probe[draw] if point.probe else "",
-                    "overlap": point.overlap[draw],
-                }
-                for result in found.groups
-                for point in result.curve
-                for draw, f1 in enumerate(point.rule)
-            ],
-        ),
-        "transfer.csv": (
-            "found in one language, measured on another",
-            ("method", "found_in", "measured_on", "f1", "f1_low", "f1_high"),
-            [
-                {"method": name, "found_in": one, "measured_on": other, **_flat("f1", value)}
-                for name, matrix in found.transfer.items()
-                for one, row in matrix.items()
-                for other, value in row.items()
-            ],
-        ),
-        "overlap.csv": (
-            "Jaccard of the ten best features of two languages",
-            ("layer", "one", "other", "jaccard"),
-            [
-                {"layer": layer, "one": one, "other": other, "jaccard": value}
-                for layer, matrix in found.overlap.items()
-                for one, row in matrix.items()
-                for other, value in row.items()
-                if one < other
-            ],
-        ),
-        "faults.csv": (
-            "rows left out",
-            ("place", "why"),
-            [{"place": fault.place, "why": fault.why} for fault in data.faults],
-        ),
-    }
-    for name, (what, columns, rows) in tables.items():
-        write_csv(folder / name, columns, rows)
-        context.artifact(folder / name, kind="table", description=f"{what} ({len(rows):,} rows)")
-    write_json(
-        folder / "classification.json",
-        {
-            "qscope_version": __version__,
-            "attribute": task.attribute,
-            "model": as_json(model_record(opened.loaded.facts)),
-            "saes": [as_json(sae_record(sae)) for sae in opened.saes.values()],
-            "settings": as_json(task),
-            "data": {
-                "texts": len(data.texts),
-                "rows": data.rows,
-                "rows_left_out": len(data.faults),
-                "repeated": data.repeated,
-                "contradictory": data.contradictory,
-                "leaks": data.leaks,
-                "thinned": data.thinned,
-                "other_labels": dict(data.other_labels),
-                "cut_at_context": pools.cut,
-                "silent": pools.silent,
-                "tokens_not_finite": pools.not_finite,
-                "sides": data.counts(),
-            },
-            "probe_layers": list(settings.probe_layers),
-            "too_few": found.too_few,
-            "groups": [_group_json(result) for result in found.groups],
-        },
-    )
-    context.artifact(
-        folder / "classification.json",
-        kind="summary",
-        description=f"{len(found.groups)} groups, {len(found.groups[0].methods)} ways of telling",
-    )
-    _write_predictions(context, data, found)
-
-
-def _group_json(result: GroupResult) -> dict[str, Any]:
-    best = max(result.layers, key=lambda row: row.f1[result.count])
-    chosen = next(row for row in result.layers if row.layer == result.layer)
-    return {
-        "group": title_of(result.name),
-        "texts": {side: {"positive": one, "negative": other} for side, (one, other) in result.counts.items()},
-        "layer": result.layer,
-        "features_of_rule": result.count,
-        "chosen": result.chosen,
-        "winner_by_f1": result.winner(lambda one: one.measured.f1.value).name,
-        "winner_by_auc": result.winner(lambda one: one.measured.auc.value).name,
-        "f1_of_all_positive": result.always,
-        "f1_at_layer": chosen.f1[result.count],
-        "best_f1_over_layers": best.f1[result.count],
-        "best_layer_on_evaluation": best.layer,
-        "methods": [_method_row(result, one) for one in result.methods],
-    }
-
-
-def _method_row(result: GroupResult, one: Method) -> dict[str, Any]:
-    measured = one.measured
-    row: dict[str, Any] = {
-        "group": title_of(result.name),
-        "method": one.name,
-        "kind": one.kind,
-        "chosen": one.name == result.chosen,
-        "layers": " ".join(map(str, one.layers)),
-        "features": " ".join(f"{feature.layer}/{feature.feature}" for feature in one.features),
-        "detail": one.detail,
-        "n": measured.f1.n,
-        "n_positive": measured.recall.n,
-    }
-    for name in ("f1", "precision", "recall", "false_positives", "accuracy", "auc"):
-        row |= _flat(name, getattr(measured, name))
-    for held in measured.held:
-        at = f"at_fpr_{held.target:g}"
-        row[f"{at}_threshold"] = held.threshold
-        row[f"{at}_calibrated"] = held.calibrated
-        row |= _flat(f"{at}_recall", held.recall) | _flat(f"{at}_false_positives", held.false_positives)
-    return row | _flat("f1_minus_chosen", one.gap) | {"calibration_balanced_accuracy": one.calibration}
-
-
-def _flat(name: str, value: Interval) -> dict[str, float | None]:
-    # JSON has no NaN, and an empty cell says the same.
-    numbers = {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-    return {key: None if math.isnan(number) else number for key, number in numbers.items()}
-
-
-def _write_predictions(context: RunContext, data: Labelled, found: Found) -> None:
-    """What every method of all texts together says of each text that is not for discovery."""
-    import pyarrow
-    import pyarrow.parquet
-
-    kept = [text for text in data.texts if text.side != Side.DISCOVERY]
-    columns: dict[str, Any] = {
-        "place": [text.place for text in kept],
-        "side": [text.side.value for text in kept],
-        "language": [text.language for text in kept],
-        "positive": [text.positive for text in kept],
-    }
-    for one in found.groups[0].methods:
-        columns[f"{one.name}: score"] = one.scores_N
-        columns[f"{one.name}: decision"] = one.predicted_N
-    path = context.artifacts / "predictions.parquet"
-    with replacing(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.table(columns), temporary, compression="zstd")
-    context.artifact(path, kind="table", description=f"scores and decisions on {len(kept):,} texts")

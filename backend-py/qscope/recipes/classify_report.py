@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qscope.classification.labelled import Labelled, Side
-from qscope.classification.scores import Interval
-from qscope.classification.study import ALL, COMPARED, Found, GroupResult, Method
+from qscope.classification.results import ALL, COMPARED, Found, GroupResult, Method
+from qscope.classification.scores import Interval, Measured
 from qscope.v1 import report_pb2 as pb
 from qscope.v1.classify_pb2 import Classify
 
@@ -75,6 +75,11 @@ def _gap_text(one: Method) -> str:
     sure = gap.low > 0 or gap.high < 0
     told = "" if sure else ", which is no difference on so few texts"
     return f"{gap.value:+.3f} against the rule ({gap.low:+.3f} to {gap.high:+.3f}{told})"
+
+
+def _sentence(line: str) -> str:
+    line = line.removeprefix("* ")
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def _two(value: Interval) -> str:
@@ -171,21 +176,31 @@ def _methods(result: GroupResult) -> pb.ReportSection:
             [
                 pb.TableCell(text=f"{one.name}{' *' if one.name == result.chosen else ''}"),
                 pb.TableCell(text=" ".join(map(str, one.layers))),
-                _cell(m.f1.value, m.f1.n),
+                _cell(m.f1.value),
                 _range(m.f1),
                 _range(one.gap, "+"),
-                _cell(m.auc.value, m.auc.n),
+                _cell(m.auc.value),
                 _range(m.auc),
+                # The others' n are in the caption.
                 _cell(m.precision.value, m.precision.n),
-                _cell(m.recall.value, m.recall.n),
+                _cell(m.recall.value),
                 _range(m.recall),
-                _cell(m.false_positives.value, m.false_positives.n),
+                _cell(m.false_positives.value),
             ]
         )
     return pb.ReportSection(
         heading="Ways of telling",
-        text="\n\n".join([*verdict(result), f"Calling every text positive has F1 {result.always:.3f}."]),
-        table=_table(f"{positive + negative:,} evaluation texts, {positive:,} with the attribute", columns, rows),
+        text=" ".join(
+            [
+                *(_sentence(line) for line in verdict(result)),
+                f"Calling every text positive has F1 {result.always:.3f}.",
+            ]
+        ),
+        table=_table(
+            f"{positive + negative:,} evaluation texts: {positive:,} with the attribute, {negative:,} without",
+            columns,
+            rows,
+        ),
     )
 
 
@@ -204,10 +219,10 @@ def _held(result: GroupResult) -> pb.ReportSection:
         [
             pb.TableCell(text=one.name),
             _cell(held.target),
-            _cell(held.calibrated, result.counts[Side.CALIBRATION][1]),
-            _cell(held.false_positives.value, held.false_positives.n),
+            _cell(held.calibrated),
+            _cell(held.false_positives.value),
             _range(held.false_positives),
-            _cell(held.recall.value, held.recall.n),
+            _cell(held.recall.value),
             _range(held.recall),
         ]
         for one in result.methods
@@ -217,7 +232,12 @@ def _held(result: GroupResult) -> pb.ReportSection:
         heading="At a fixed rate of false positives",
         text="The threshold is the lowest that holds the rate on the calibration texts; the rate on other texts varies "
         "around it.",
-        table=_table(f"{negative:,} negative and {positive:,} positive evaluation texts", columns, rows),
+        table=_table(
+            f"thresholds chosen on {result.counts[Side.CALIBRATION][1]:,} calibration texts without the attribute, "
+            f"measured on {negative:,} evaluation texts without and {positive:,} with it",
+            columns,
+            rows,
+        ),
     )
 
 
@@ -253,13 +273,15 @@ def _curve(groups: Sequence[GroupResult]) -> pb.ReportSection:
             if not points or (name == "probe" and result.name != ALL):
                 continue
             label = f"{title_of(result.name)}, {'residual probe' if name == 'probe' else f'rule, K={result.count}'}"
+            # Eight bands over each other hide what they are to show.
+            banded = result.name == ALL
             series.append(
                 pb.PlotSeries(
                     name=label,
                     x=[point.share for point in points],
                     y=[float(np.mean(of(point))) for point in points],
-                    low=[min(of(point)) for point in points],
-                    high=[max(of(point)) for point in points],
+                    low=[min(of(point)) for point in points] if banded else [],
+                    high=[max(of(point)) for point in points] if banded else [],
                 )
             )
     first = groups[0].curve
@@ -270,12 +292,12 @@ def _curve(groups: Sequence[GroupResult]) -> pb.ReportSection:
             f"{np.mean(point.overlap):.0%} of the {COMPARED} best features shared."
             for point in first
         )
-        + " Layer and features are found anew on every subset; its size is that of all texts.",
+        + " Layer and features are found anew on every subset; K is that of all texts.",
         line_plot=pb.LinePlot(
             x=pb.PlotAxis(label="share of the discovery texts", format=_PERCENT),
             y=pb.PlotAxis(label="F1", include=[0, 1]),
             series=series,
-            band="smallest and largest over the random subsets",
+            band="smallest and largest over the random subsets, all languages together",
         ),
     )
 
@@ -314,7 +336,7 @@ def _languages(groups: Sequence[GroupResult]) -> pb.ReportSection:
     return pb.ReportSection(heading="Languages", table=_table("each found and measured in itself", columns, rows))
 
 
-def _transfer(name: str, matrix: dict[str, dict[str, Interval]]) -> pb.ReportSection:
+def _transfer(name: str, matrix: dict[str, dict[str, Measured]]) -> pb.ReportSection:
     names = list(matrix)
     what = "the rule each language chose" if name == "rule" else f"the {name}"
     return pb.ReportSection(
@@ -326,7 +348,7 @@ def _transfer(name: str, matrix: dict[str, dict[str, Interval]]) -> pb.ReportSec
             column_title="measured on",
             row_labels=names,
             column_labels=names,
-            values=[matrix[one][other].value for one in names for other in names],
+            values=[matrix[one][other].f1.value for one in names for other in names],
             scale_title="F1",
             low=0,
             high=1,

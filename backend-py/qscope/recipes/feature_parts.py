@@ -210,6 +210,16 @@ def write_features(
     report: dict[str, Any],
 ) -> None:
     """Writes ``features.json`` and the report of how it came about, and announces both."""
+    write_feature_set(context, task, opened, entries, kind=kind, score=score)
+    path = context.artifacts / f"{kind}.json"
+    write_json(path, {"kind": kind, "settings": as_json(task), **report})
+    context.artifact(path, kind="summary", description="what was read and what was left out")
+
+
+def write_feature_set(
+    context: RunContext, task: FeatureTask, opened: Opened, entries: Sequence[FeatureEntry], *, kind: str, score: str
+) -> None:
+    """Writes ``features.json``, which later commands take, and announces it."""
     features = FeatureSet(
         kind=kind,
         model=opened.loaded.facts.name,
@@ -223,9 +233,6 @@ def write_features(
     )
     path = save_features(features, context.artifacts)
     context.artifact(path, kind="features", description=f"{len(entries)} features of {len(opened.saes)} layers")
-    path = context.artifacts / f"{kind}.json"
-    write_json(path, {"kind": kind, "settings": as_json(task), **report})
-    context.artifact(path, kind="summary", description="what was read and what was left out")
 
 
 def report_layers(context: RunContext, found: Found, entries: Sequence[FeatureEntry]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qscope.classification.pooled import Pooler, pool_to_disk
+from qscope.classification.pooled import Pooler, pool_to_disk, texts_as_read
 from qscope.errors import UserError
 from qscope.models import capture_residuals
 from qscope.sae.topk import TopKSae, dense_codes
@@ -106,3 +106,16 @@ def test_other_texts_are_refused(make, texts, tmp_path) -> None:
     pool_to_disk(make(), texts, tmp_path, identity=IDENTITY, shard_texts=10)
     with pytest.raises(UserError, match="made has changed"):
         pool_to_disk(make(), texts, tmp_path, identity={"made": "elsewhere"}, shard_texts=10)
+
+
+def test_words_are_read_as_far_as_the_model_reads(tokenizer, texts) -> None:
+    texts = [*texts, "größer 草书 " * 40, ""]
+    for text, part in zip(texts, texts_as_read(tokenizer, texts, 9), strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert text.startswith(part)
+        if len(ids) <= 9:
+            assert part == text
+        else:
+            assert len(part) < len(text)
+            # A character of several tokens is read whole once its first one is.
+            assert tokenizer(part, add_special_tokens=False)["input_ids"][:8] == ids[:8]

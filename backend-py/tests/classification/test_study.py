@@ -10,10 +10,11 @@ import pytest
 
 from qscope.classification.apply import answers
 from qscope.classification.baselines import Sides, difference_of_means, feature_inputs, logistic, word_inputs
-from qscope.classification.files import load_classifier, point_at, save_classifier
+from qscope.classification.files import load_classifier, place_of, point_at, save_classifier
 from qscope.classification.labelled import LabelledText, Side, text_digest
 from qscope.classification.pooled import PooledLayer
-from qscope.classification.study import ALL, RESIDUAL_PROBE, SAE_PROBE, WORDS, Settings, Study
+from qscope.classification.results import ALL, RESIDUAL_PROBE, SAE_PROBE, WORDS, Settings
+from qscope.classification.study import Study
 from qscope.errors import UserError
 from qscope.v1.classify_pb2 import Classifier, ClassifierFeature, OperatingPoint
 from qscope.v1.features_pb2 import SaeRecord
@@ -146,13 +147,13 @@ def test_baselines_see_what_was_planted(found) -> None:
 def test_what_one_language_finds_is_useless_in_another(found) -> None:
     rule = found.transfer["rule"]
     for one, other in (("de", "xx"), ("xx", "de")):
-        assert rule[one][one].value > 0.8
-        assert rule[one][other].value < 0.5
-        assert (
-            rule[one][one].value == found.groups[["", "de", "xx"].index(one)].method("OR-rule, K=1").measured.f1.value
-        )
+        itself = found.groups[["", "de", "xx"].index(one)].method("OR-rule, K=1").measured
+        assert rule[one][one].f1.value > 0.8
+        assert rule[one][other].f1.value < 0.5
+        assert (rule[one][one].f1.value, rule[one][one].auc) == (itself.f1.value, itself.auc)
+        assert rule[one][other].auc.low < 0.5 < rule[one][other].auc.high
         # The residual is the same in both.
-        assert found.transfer[RESIDUAL_PROBE][one][other].value > 0.8
+        assert found.transfer[RESIDUAL_PROBE][one][other].f1.value > 0.8
     assert found.overlap[1]["de"]["de"] == 1.0
     assert found.overlap[1]["de"]["xx"] < 0.5
 
@@ -222,12 +223,41 @@ def test_a_probe_is_the_minimum_of_its_loss() -> None:
     inputs = random.normal(size=(60, 3))
     positive_N = random.random(60) < 1 / (1 + np.exp(-2 * inputs[:, 0]))
     sides = Sides(np.arange(60), np.arange(60), np.arange(60), positive_N)
-    scores = logistic(inputs, sides, 1.0)
+    scores, converged = logistic(inputs, sides, 1.0)
+    assert converged
     design = np.c_[inputs, np.ones(60)]
     weights = np.linalg.lstsq(design, scores, rcond=None)[0]
     balance = np.where(positive_N, 30 / positive_N.sum(), 30 / (~positive_N).sum())
     gradient = design.T @ (balance * (1 / (1 + np.exp(-scores)) - positive_N)) + np.r_[weights[:3], 0]
     assert np.abs(gradient).max() < 5e-3
+
+
+def test_a_fit_that_was_stopped_says_so() -> None:
+    random = np.random.default_rng(1)
+    sides = Sides(np.arange(60), np.arange(60), np.arange(60), random.random(60) < 0.5)
+    inputs = random.normal(size=(60, 3))
+    assert not logistic(inputs, sides, 100.0, iterations=2)[1]
+    assert logistic(inputs, sides, 100.0)[1]
+
+
+def test_candidates_are_the_best_of_every_layer_and_measured_on_evaluation_texts(planted, found) -> None:
+    assert [one.layer for one in found.candidates] == sorted(one.layer for one in found.candidates)
+    assert {one.layer for one in found.candidates} == {0, 1, 2}
+    deltas = [one.delta for one in found.candidates if one.layer == 1]
+    assert deltas == sorted(deltas, reverse=True)
+    assert min(deltas) > 0
+    best = next(one for one in found.candidates if one.layer == 1)
+    rule = found.groups[0].method("OR-rule, K=1").features[0]
+    assert (best.feature, best.delta) == (rule.feature, pytest.approx(rule.delta))
+    codes_N = planted.layers[1].matrix(D_SAE).toarray()[:, best.feature]
+    assert best.largest == codes_N.max()
+    evaluated = [n for n, text in enumerate(planted.texts) if text.side == Side.EVALUATION]
+    with_, without = ([n for n in evaluated if planted.texts[n].positive == wanted] for wanted in (True, False))
+    share = [np.mean(codes_N[rows] > 0) for rows in (with_, without)]
+    assert best.held_out_delta == pytest.approx(share[0] - share[1])
+    pairs = [(a > b) + (a == b) / 2 for a in codes_N[with_] for b in codes_N[without]]
+    assert best.auc.value == pytest.approx(np.mean(pairs))
+    assert best.auc.low < best.auc.value < best.auc.high
 
 
 def test_inputs_know_the_discovery_texts_alone(planted) -> None:
@@ -294,3 +324,13 @@ def test_an_unknown_rate_and_a_damaged_file_are_refused(saved) -> None:
     with pytest.raises(UserError) as caught:
         load_classifier(folder / "none")
     assert caught.value.reason == "CLASSIFIER_NOT_FOUND"
+
+
+@pytest.mark.parametrize("language", ["de", "zh/tw", "../../x", "..", "a text " * 60, "über"])
+def test_every_language_has_a_file_of_its_own_among_the_classifiers(tmp_path, language) -> None:
+    assert place_of("") == "classifier.json"
+    path = tmp_path / place_of(language)
+    assert path.resolve().parent == tmp_path / "classifiers"
+    path.parent.mkdir()
+    path.write_text("")
+    assert place_of(language) != place_of(f"{language}x")

@@ -298,7 +298,7 @@ export const FeatureEntrySchema: GenMessage<FeatureEntry> = /*@__PURE__*/
  */
 export type FeatureSet = Message<"qscope.v1.FeatureSet"> & {
   /**
-   * How they were found: "contrast", "language" or "repetition".
+   * How they were found: "contrast", "language", "repetition" or "classify".
    *
    * @generated from field: string kind = 1;
    */
