@@ -80,7 +80,8 @@ describe('classify on the embedded model', () => {
     expect((await box.run(['train-sae', box.experiment(SMALL), '--quiet'])).code).toBe(0);
     studied = await box.run(['classify', box.experiment(STUDY, 'study.yaml')]);
     folder = runOf('study')[0] as string;
-  });
+    // Training and a study: more than the usual two minutes where other work has the machine.
+  }, 600_000);
   afterAll(() => box.remove());
 
   it('ends well, says what it left out, and names a winner', () => {
@@ -174,7 +175,8 @@ compute: { threads: 1 }
 top_features:
   sae: latest
   feature_set: ${folder}
-  text: { source: embedded-heldout, context: 32, limit: 40 }
+  text: { source: embedded-heldout, context: 32 }
+  documents: 40
 `;
     const shown = await box.run(['features', 'top', box.experiment(TOP, 'top.yaml'), '--quiet']);
     expect(shown.code, shown.stderr).toBe(0);
@@ -257,7 +259,7 @@ steer:
     });
 
     it.each([
-      ['apply_classifier.classifier=none', 'none', 'Name a run of `qscope classify`'],
+      ['apply_classifier.classifier=none', 'There is no run "none"', ''],
       ['apply_classifier.false_positive_rate=0.07', 'rate of 0.07', 'It knows 0, 0.02, 0.1'],
       ['apply_classifier.source=none.csv', 'no text file found there', ''],
       ['apply_classifier.source=empty.csv', 'holds no text that can be used (0 rows left out)', "Check 'source'"],
@@ -288,7 +290,7 @@ steer:
     [
       'classify.data=[{source: data.jsonl, text: "{body}", label: zzz, positive: [sum]}]',
       'no row that can be used',
-      'Check the source, and its columns for text and label.',
+      'Check the source, its columns for text and label',
     ],
     [`classify.data=[{${KIND}, positive: [zzz]}]`, 'are of one class, without', "Say in 'positive' which labels"],
     [
@@ -296,7 +298,7 @@ steer:
       'no row that can be used. Labels there: prose (',
       'Check the source',
     ],
-    [`classify.data=[{${KIND}, positive: [sum], limit: 1}]`, 'All 1 texts are of one class', "Say in 'positive'"],
+    [`classify.data=[{${KIND}, positive: [sum], limit: 1}]`, 'The only text is of one class', "Say in 'positive'"],
     [`classify.data=[{${KIND}, positive: [sum], limit: 6}]`, 'are too few', 'Give more texts of that class'],
     ['classify.data=[{source: empty.jsonl, positive: [sum]}]', 'no row that can be used', 'Check the source'],
     [

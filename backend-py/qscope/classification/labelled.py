@@ -301,16 +301,20 @@ def _refuse_unusable(found: Labelled, names: Sequence[str], labels: Mapping[str,
     if not found.texts:
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
         message = f"The data holds no row that can be used: '{names[0]}'{more}."
-        if found.faults:
+        others = sum(found.other_labels.values())
+        if found.contradictory > max(others, len(found.faults)):
+            message += f" Every text has both labels ({found.contradictory:,} rows)."
+        elif others > len(found.faults):
+            message += f" Labels there: {_some(found.other_labels)}."
+        elif found.faults:
             fault = found.faults[0]
             message += f" The first of {len(found.faults):,} left out: {fault.place}: {fault.why}."
-        elif found.contradictory:
-            message += f" Every text has both labels ({found.contradictory:,} rows)."
-        elif found.other_labels:
-            message += f" Labels there: {_some(found.other_labels)}."
         raise UserError(
             message,
-            remedy=remedy_of(found.faults, "Check the source, and its columns for text and label."),
+            remedy=remedy_of(
+                found.faults,
+                "Check the source, its columns for text and label, and which labels are 'positive' and 'negative'.",
+            ),
             reason="DATA_EMPTY",
             field=f"{at}.source",
         )
