@@ -270,7 +270,8 @@ steer:
     ])('%s: one sentence and a remedy', async (setting, sentence, remedy) => {
       writeFileSync(join(box.folder, 'empty.csv'), '');
       writeFileSync(join(box.folder, 'broken.jsonl'), 'no row\n[1]\n{"te\n');
-      const { code, stderr } = await box.run(['classify', 'apply', 'apply.yaml', '--set', setting]);
+      const file = box.experiment(APPLY, 'apply.yaml');
+      const { code, stderr } = await box.run(['classify', 'apply', file, '--set', setting]);
       expect(stderr).toContain(sentence);
       expect(stderr).toContain(remedy);
       expect(code).toBe(65);
@@ -292,18 +293,22 @@ steer:
       'no row that can be used',
       'Check the source, its columns for text and label',
     ],
-    [`classify.data=[{${KIND}, positive: [zzz]}]`, 'are of one class, without', "Say in 'positive' which labels"],
+    [`classify.data=[{${KIND}, positive: [zzz]}]`, 'are of one class, without', "say in 'positive' which labels"],
     [
       `classify.data=[{${KIND}, positive: [zzz], negative: [yyy]}]`,
-      'no row that can be used. Labels there: prose (',
+      "data.jsonl'. Labels there: prose (",
       'Check the source',
     ],
-    [`classify.data=[{${KIND}, positive: [sum], limit: 1}]`, 'The only text is of one class', "Say in 'positive'"],
+    [
+      `classify.data=[{${KIND}, positive: [sum], limit: 1}]`,
+      'The only text is of one class',
+      "say in 'positive' which labels",
+    ],
     [`classify.data=[{${KIND}, positive: [sum], limit: 6}]`, 'are too few', 'Give more texts of that class'],
     ['classify.data=[{source: empty.jsonl, positive: [sum]}]', 'no row that can be used', 'Check the source'],
     [
       'classify.data=[{source: broken.jsonl, positive: [sum]}]',
-      'no row that can be used. The first of 3 left out: broken.jsonl:1: not JSON',
+      "broken.jsonl'. The first of 3 left out: broken.jsonl:1: not JSON",
       'Check the source',
     ],
     ['classify.data=[{source: data.jsonl}]', 'positive', ''],

@@ -51,13 +51,22 @@ export const readLines = (file) =>
     .split('\n')
     .map((line) => JSON.parse(line));
 
-/** The held-out text that comes with qscope: rows with text, language and source. */
-export const heldOut = () =>
-  gunzipSync(readFileSync(path.join(root, 'backend-py/qscope/embedded/text/heldout.jsonl.gz')))
+/** Text that comes with qscope, "train" or "heldout": rows with text, language and source. */
+export const shipped = (name) =>
+  gunzipSync(readFileSync(path.join(root, `backend-py/qscope/embedded/text/${name}.jsonl.gz`)))
     .toString()
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line));
+export const heldOut = () => shipped('heldout');
+
+/** Rows of a table of a run; its cells hold no line ends. */
+export function readTable(file) {
+  const [head, ...rows] = readFileSync(file, 'utf8').trim().split(/\r?\n/).map(cells);
+  return rows.map((row) => Object.fromEntries(head.map((name, place) => [name, row[place]])));
+}
+const cells = (line) =>
+  [...line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g)].map((one) => one[1]?.replaceAll('""', '"') ?? one[2]);
 
 export const numbers = (text) => text.split(',').map(Number);
 export const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length;
