@@ -17,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from exchanges import arithmetic_documents, chat_documents
 
@@ -58,29 +58,32 @@ def stream_of(row: dict) -> str:
     return "chat" if row["source"] == "generated-chat" else row["language"]
 
 
+def write_tokens(folder: Path, streams: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """One token file and its document starts for each stream's texts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, texts in streams.items():
+        ids = []
+        for at in range(0, len(texts), 2_000):
+            ids += tokenizer(texts[at : at + 2_000], verbose=False)["input_ids"]
+        for document in ids:
+            document.append(tokenizer.pad_token_id)
+        starts = np.cumsum([0] + [len(document) for document in ids])
+        np.save(
+            folder / f"{name}.npy",
+            np.fromiter(itertools.chain.from_iterable(ids), dtype=np.uint16, count=starts[-1]),
+        )
+        np.save(folder / f"{name}.starts.npy", starts)
+        density = sum(len(text.encode()) for text in texts) / starts[-1]
+        print(f"{folder.name:8} {name:10} {len(ids):>8,} documents {starts[-1]:>12,} tokens  {density:.2f} bytes/token")
+
+
 def prepare(cache: Path, generated: int = 1) -> None:
     tokenizer = AutoTokenizer.from_pretrained(cache / "tokenizer")
     for split in ("heldout", "train"):
         streams = defaultdict(list)
         for row in documents(cache, split, generated):
             streams[stream_of(row)].append(row["text"])
-        folder = cache / "tokens" / split
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, texts in streams.items():
-            ids = []
-            for at in range(0, len(texts), 2_000):
-                ids += tokenizer(texts[at : at + 2_000], verbose=False)["input_ids"]
-            for document in ids:
-                document.append(tokenizer.pad_token_id)
-            starts = np.cumsum([0] + [len(document) for document in ids])
-            np.save(
-                folder / f"{name}.npy",
-                np.fromiter(itertools.chain.from_iterable(ids), dtype=np.uint16, count=starts[-1]),
-            )
-            np.save(folder / f"{name}.starts.npy", starts)
-            size = sum(len(text.encode()) for text in texts)
-            density = size / starts[-1]
-            print(f"{split:8} {name:10} {len(ids):>8,} documents {starts[-1]:>12,} tokens  {density:.2f} bytes/token")
+        write_tokens(cache / "tokens" / split, streams, tokenizer)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@
     python train.py CACHE --hours 1.6              # cpu preset, as long as you have
     python train.py CACHE --preset gpu             # 8 M parameters, 320 M tokens, bfloat16
     python train.py CACHE --hours 1.6 --panel 20   # and 20 checkpoints along the way
+    python train.py CACHE --preset cpu --tokens 2000000 --panel 24 --panel-spacing log
 
 With --hours the learning rate follows the clock, not a step count, so that its decay ends when the time does however
-busy the machine is. The newest state is kept in CACHE/run and taken up again if the command is run again, also with
+busy the machine is. With --tokens the schedule is exact: the same command gives the same checkpoints. The newest state is kept in CACHE/run and taken up again if the command is run again, also with
 other --hours.
 """
 
@@ -34,6 +35,7 @@ DECAY_FROM = 0.55  # of the budget; linear to zero from here
 LOG_EVERY_STEPS = 50
 SAVE_EVERY_S = 300
 EVALUATE_EVERY_S = 600
+PANEL_FIRST = 1 / 64  # of the budget: the first checkpoint after the start, where they are spaced by its logarithm
 
 
 def rate(progress: float, step: int) -> float:
@@ -54,12 +56,29 @@ def optimisers_of(model: Qwen3ForCausalLM, preset: Preset, kind: str) -> list[to
     ]
 
 
+def panel_due(number: int, count: int, spacing: str) -> float:
+    """Share of the budget at which checkpoint `number` of 0 (the start) to `count` (the end) is kept."""
+    if spacing == "even" or number == 0:
+        return number / count
+    return PANEL_FIRST ** (1 - (number - 1) / max(1, count - 1))
+
+
 class Training:
     """One run in CACHE/run: the model, its optimisers, its place in the data and in its budget."""
 
-    def __init__(self, cache: Path, preset_name: str, hours: float | None, optimiser: str, seed: int, run: str):
+    def __init__(
+        self,
+        cache: Path,
+        preset_name: str,
+        hours: float | None,
+        optimiser: str,
+        seed: int,
+        run: str,
+        tokens: int | None = None,
+    ):
         self.cache, self.folder = cache, cache / run
         self.preset_name, self.preset, self.hours, self.seed = preset_name, PRESETS[preset_name], hours, seed
+        self.budget = tokens or self.preset.tokens
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(cache / "tokenizer")
         end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
@@ -90,7 +109,7 @@ class Training:
     @property
     def progress(self) -> float:
         """Share of the budget that is spent: of the hours if given, else of the tokens."""
-        return self.counters["seconds"] / (self.hours * 3600) if self.hours else self.tokens / self.preset.tokens
+        return self.counters["seconds"] / (self.hours * 3600) if self.hours else self.tokens / self.budget
 
     def loss(self, rows_BT: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of rows of CONTEXT + 1 tokens, in nats."""
@@ -171,15 +190,26 @@ class Training:
         self.log({"finished": summary, "heldout": self.heldout()})
 
 
-def train(cache: Path, preset: str, hours: float | None, panel: int, optimiser: str, seed: int, run: str) -> None:
-    training = Training(cache, preset, hours, optimiser, seed, run)
+def train(
+    cache: Path,
+    preset: str,
+    hours: float | None,
+    panel: int,
+    optimiser: str,
+    seed: int,
+    run: str,
+    *,
+    tokens: int | None = None,
+    spacing: str = "even",
+) -> None:
+    training = Training(cache, preset, hours, optimiser, seed, run, tokens)
     counters = training.counters
     print(f"{training.model.num_parameters():,} parameters on {training.device}, from step {counters['step']}")
     saved = evaluated = logged = time.monotonic()
     tokens_logged, smooth = training.tokens, math.nan
     while True:
         progress = training.progress
-        if panel and counters["panel"] <= progress * panel:
+        if panel and counters["panel"] <= panel and panel_due(counters["panel"], panel, spacing) <= progress + 1e-9:
             training.keep(training.folder / "panel" / f"{counters['panel']:02d}")
             counters["panel"] += 1
         if progress >= 1:
@@ -205,14 +235,25 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache", type=Path)
     parser.add_argument("--preset", choices=PRESETS, default="gpu" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--hours", type=float, help="train for this long instead of for the preset's tokens")
-    parser.add_argument("--panel", type=int, default=0, help="keep this many checkpoints, evenly spread, and the start")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--hours", type=float, help="train for this long instead of for the preset's tokens")
+    budget.add_argument("--tokens", type=int, help="train on this many tokens instead of on the preset's")
+    parser.add_argument("--panel", type=int, default=0, help="keep this many checkpoints, and the start")
+    parser.add_argument("--panel-spacing", choices=("even", "log"), default="even", help="how they are spread")
     parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run", default="run", help="name of the folder in CACHE that holds the run")
     options = parser.parse_args()
-    if options.hours is None and PRESETS[options.preset].tokens is None:
-        parser.error("the cpu preset needs --hours: how long may it train?")
+    if options.hours is None and options.tokens is None and PRESETS[options.preset].tokens is None:
+        parser.error("the cpu preset needs --hours or --tokens: how long may it train?")
     train(
-        options.cache, options.preset, options.hours, options.panel, options.optimiser, options.seed, options.run
-    )  # fmt: skip
+        options.cache,
+        options.preset,
+        options.hours,
+        options.panel,
+        options.optimiser,
+        options.seed,
+        options.run,
+        tokens=options.tokens,
+        spacing=options.panel_spacing,
+    )
