@@ -1,8 +1,8 @@
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Result } from '../cli/test/support/cli.js';
+import { type Result, ROOT } from '../cli/test/support/cli.js';
 import { RealSandbox, SMALL } from './small.js';
 
 const SUITE = `name: suite
@@ -186,6 +186,71 @@ describe('bench-redundancy on the embedded model', () => {
     }
   });
 
+  it('scores a panel of models itself, and goes on after kill -9 with what it has', async () => {
+    const rows = Array.from({ length: 24 }, (_, n) => JSON.stringify({ a: n % 9, b: n % 7, c: (n % 9) + (n % 7) }));
+    writeFileSync(join(box.folder, 'added.jsonl'), `${rows.join('\n')}\n{"a": 1, "b": 1}\n`);
+    // Three models that differ: the embedded one, and two with fewer of its blocks.
+    const embedded = join(ROOT, 'backend-py/qscope/embedded/model');
+    for (const layers of [2, 4]) {
+      const folder = join(box.folder, `blocks-${layers}`);
+      cpSync(embedded, folder, { recursive: true });
+      const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
+      writeFileSync(
+        join(folder, 'config.json'),
+        JSON.stringify({ ...config, num_hidden_layers: layers, layer_types: undefined }),
+      );
+    }
+    const score = (more: string) => `score: { answer: " {c}", ${more} }`;
+    const benchmarks = [
+      `{ name: share, source: added.jsonl, prompt: "2 + 4 = 6\\n5 + 9 = 14\\n{a} + {b} =", ${score('measure: tokens')} }`,
+      `{ name: which, source: added.jsonl, prompt: "{b} + {a} =", ${score('measure: choice, choices: [" {c}", " 99"]')} }`,
+      `{ name: exact, source: added.jsonl, prompt: "2 + 4 = 6\\n5 + 9 = 14\\n{a} + {b} =", ${score('measure: exact, max_tokens: 4, extract: "[0-9]+"')} }`,
+    ];
+    const settings = (name: string) => [
+      'bench-redundancy',
+      'suite.yaml',
+      '--set',
+      `name=${name}`,
+      '--set',
+      `bench_redundancy.benchmarks=[${benchmarks.join(', ')}]`,
+      '--set',
+      'bench_redundancy.panel={ models: [{ model: embedded }, { model: blocks-2 }, { model: ./blocks-4, name: four }], draws: 4 }',
+    ];
+    const calm = await box.run(settings('scored'));
+    expect(calm.code, calm.stderr).toBe(0);
+    expect(calm.stderr).toContain('scored four (3 of 3)');
+    expect(calm.stderr).toContain(
+      "share: 1 rows left out, listed in artifacts/faults.csv; the first: added.jsonl:25: no column 'c'",
+    );
+    const found = (name: string) => box.runFolders().find((path) => path.includes(`/${name}-`));
+    const at = (name: string) => join(found(name) ?? '', 'artifacts');
+    const panel = JSON.parse(readFileSync(join(at('scored'), 'panel.json'), 'utf8'));
+    expect(panel.model_names).toEqual(['blocks-2', 'embedded', 'four']);
+    // The embedded model adds where it is shown how; with two of its six blocks it does not.
+    expect(panel.accuracy.exact[1]).toBeGreaterThan(panel.accuracy.exact[0]);
+    expect(panel.accuracy.share[1]).toBeGreaterThan(panel.accuracy.share[0]);
+    const lines = readFileSync(join(at('scored'), 'scores/four/which.csv'), 'utf8')
+      .trim()
+      .split(/\r?\n/);
+    expect(lines[0]).toBe('model,benchmark,item,score');
+    expect(lines).toHaveLength(25);
+
+    const started = box.start([...settings('cut'), '--json']);
+    const first = () => join(at('cut'), 'scores/embedded/share.csv');
+    while (!existsSync(first())) await sleep(2);
+    const cut = found('cut') as string;
+    process.kill(-JSON.parse(readFileSync(join(cut, 'process.json'), 'utf8')).pid, 'SIGKILL');
+    expect((await started.ended).code).toBe(1);
+    expect(existsSync(join(cut, 'artifacts/panel.json'))).toBe(false);
+    const resumed = await box.run(['runs', 'resume', basename(cut), '--quiet']);
+    expect(resumed.code, resumed.stderr).toBe(0);
+    const tables = readdirSync(join(at('scored'), 'scores'), { recursive: true, encoding: 'utf8' }).sort();
+    expect(tables.filter((name) => name.endsWith('.csv'))).toHaveLength(9);
+    expect(readdirSync(join(at('cut'), 'scores'), { recursive: true, encoding: 'utf8' }).sort()).toEqual(tables);
+    for (const name of [...tables.filter((one) => one.endsWith('.csv')).map((one) => `scores/${one}`), 'panel.json'])
+      expect(readFileSync(join(at('cut'), name), 'utf8'), name).toBe(readFileSync(join(at('scored'), name), 'utf8'));
+  });
+
   it('refuses bad rows where asked to, with the line', async () => {
     const { code, stderr } = await box.run([
       'bench-redundancy',
@@ -205,6 +270,9 @@ describe('bench-redundancy on the embedded model', () => {
     ['bench_redundancy.layers=[9]', 'layer'],
     ['bench_redundancy.benchmarks=[{name: a, source: embedded-heldout, where: tongue=de}]', "no column 'tongue'"],
     ['bench_redundancy.draws=1', 'draws'],
+    ['bench_redundancy.panel={ models: [{ model: embedded }] }', "cannot be scored on 'sums': it has no score block"],
+    ['bench_redundancy.panel={ source: a.csv, models: [{ model: embedded }] }', 'not both'],
+    ['bench_redundancy.benchmarks=[{name: a, source: sums.jsonl, score: {measure: choice, answer: "{a}"}}]', 'choices'],
     ['bench_redundancy.layer=0', 'Layer 0 is not among those looked at'],
   ])('%s: one sentence and the place', async (setting, sentence) => {
     const { code, stderr } = await box.run(['bench-redundancy', 'suite.yaml', '--set', setting]);

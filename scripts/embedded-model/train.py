@@ -7,8 +7,8 @@
     python train.py CACHE --preset cpu --tokens 2000000 --panel 24 --panel-spacing log
 
 With --hours the learning rate follows the clock, not a step count, so that its decay ends when the time does however
-busy the machine is. With --tokens the schedule is exact: the same command gives the same checkpoints. The newest state is kept in CACHE/run and taken up again if the command is run again, also with
-other --hours.
+busy the machine is. With --tokens the schedule is exact: the same command gives the same checkpoints. The newest state
+is kept in CACHE/run and taken up again if the command is run again, also with other --hours.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def panel_due(number: int, count: int, spacing: str) -> float:
     """Share of the budget at which checkpoint `number` of 0 (the start) to `count` (the end) is kept."""
     if spacing == "even" or number == 0:
         return number / count
-    return PANEL_FIRST ** (1 - (number - 1) / max(1, count - 1))
+    return PANEL_FIRST ** ((count - number) / max(1, count - 1))
 
 
 class Training:

@@ -19,13 +19,22 @@ def read_benchmarks(task: BenchRedundancy, at: str) -> Iterator[Benchmark]:
         at: its experiment field, for errors.
 
     Raises:
-        UserError: see :func:`read_benchmark` and :func:`read_task`; or two benchmarks have one name (NAME_TWICE).
+        UserError: see :func:`read_benchmark` and :func:`read_task`; or two benchmarks have one name (NAME_TWICE), or a
+            panel is to be scored on one without a score block (SCORING_MISSING).
     """
     names: set[str] = set()
     managers: dict[str, Any] = {}
     refuse = task.bad_rows == BAD_ROWS_REFUSE
     for index, source in enumerate(task.benchmarks):
         here = f"{at}.benchmarks[{index}]"
+        if task.panel.models and not source.score.measure:
+            raise UserError(
+                f"The models of the panel cannot be scored on '{source.name or source.task}': it has no score block.",
+                remedy="Say what is right, for example score: { measure: tokens, answer: ' {answer}' }; "
+                "of a task, read the samples of lm-eval with panel.source.",
+                reason="SCORING_MISSING",
+                field=f"{here}.score",
+            )
         for benchmark in _read(source, refuse, managers, here):
             if benchmark.name in names:
                 raise UserError(
@@ -64,6 +73,7 @@ def _read(source: BenchmarkSource, refuse_faults: bool, managers: dict[str, Any]
             where=source.where,
             limit=source.limit,
             refuse_faults=refuse_faults,
+            scoring=source.score if source.score.measure else None,
             at=at,
         )
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from qscope.data.answers import Answer, AnswerReader
 from qscope.data.records import Fault, remedy_of
-from qscope.data.row_texts import RowSource, TextRow
+from qscope.data.row_texts import RowSource, TextRow, missing
 from qscope.data.template import Template
 from qscope.errors import UserError
+from qscope.v1.redundancy_pb2 import ItemScoring
 
 #: Columns that hold what is asked, in the order they are looked for.
 PROMPT_COLUMNS = ("prompt", "question", "input", "problem", "query", "text")
@@ -23,12 +25,14 @@ class Item:
         prompt: what the model sees.
         number: the row's place in the source, from 0, counting those left out too (``doc_id`` of lm-eval).
         answer: the response that is given; empty where there is none.
+        right: what a model of the panel is scored by; None where nobody is scored.
     """
 
     place: str
     prompt: str
     number: int = 0
     answer: str = ""
+    right: Answer | None = None
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Benchmark:
         template: the prompt template in use, or the task that says what the model sees.
         faults: rows that were left out.
         task: name of the task of lm-eval it comes from; empty for rows of a source.
+        scoring: how models are scored on it; None where nobody is.
+        at: its experiment field.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Benchmark:
     template: str
     faults: list[Fault] = field(default_factory=list)
     task: str = ""
+    scoring: ItemScoring | None = None
+    at: str = ""
 
 
 def read_benchmark(
@@ -65,6 +73,7 @@ def read_benchmark(
     limit: int = 0,
     refuse_faults: bool = False,
     usual_split: str = "test",
+    scoring: ItemScoring | None = None,
     at: str = "",
 ) -> Benchmark:
     """Reads a benchmark from rows.
@@ -81,6 +90,7 @@ def read_benchmark(
         where: ``column=value`` or ``column!=value``; rows of another value are no items.
         limit: items at most; 0 takes all.
         refuse_faults: whether a row that cannot be used is an error; otherwise it is left out and listed.
+        scoring: what the answers are; a row without one cannot be used then.
         at: experiment field of the benchmark, for errors.
 
     Raises:
@@ -104,15 +114,24 @@ def read_benchmark(
         at=at,
     )
     response = Template(answer, at=f"{at}.answer") if answer else None
-    found = Benchmark(name, [], prompt)
+    answers = AnswerReader(scoring, at=f"{at}.score") if scoring is not None else None
+    found = Benchmark(name, [], prompt, scoring=scoring, at=at)
     for row in rows.rows():
         if limit and len(found.items) == limit:
             rows.check_condition()
             break
+        right = None
+        if isinstance(row, TextRow) and answers is not None:
+            try:
+                right = answers.read(row.values)
+            except KeyError as error:
+                row = rows.fault(missing(row.place, str(error.args[0]), row.values))
+            except ValueError as error:
+                row = rows.fault(Fault(row.place, str(error)))
         if isinstance(row, Fault):
             found.faults.append(row)
         else:
-            found.items.append(Item(row.place, row.text, row.number, _answer(row, response)))
+            found.items.append(Item(row.place, row.text, row.number, _answer(row, response), right))
     found.template = rows.template
     refuse_empty(found, source, at=f"{at}.source")
     return found

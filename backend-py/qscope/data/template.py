@@ -17,12 +17,13 @@ class Template:
     Args:
         text: the template.
         at: its experiment field, for errors.
+        constant: whether it may name no column.
 
     Raises:
         UserError: braces that do not match, or that hold anything but a column (TEMPLATE_MALFORMED).
     """
 
-    def __init__(self, text: str, *, at: str = "") -> None:
+    def __init__(self, text: str, *, at: str = "", constant: bool = False) -> None:
         self.text = text
         try:
             parts = list(string.Formatter().parse(text))
@@ -33,7 +34,7 @@ class Template:
             if name is not None and (form or conversion or not name.strip()):
                 raise _malformed(text, f"'{{{name}}}' names no column" if not name.strip() else "no formats here", at)
             self._parts.append((literal, name))
-        if not any(name for _, name in self._parts):
+        if not constant and not any(name for _, name in self._parts):
             raise _malformed(text, "it names no column, so every item would be the same", at)
 
     def fill(self, values: dict[str, Any]) -> str:
@@ -44,6 +45,18 @@ class Template:
             ValueError: a column holds what is no text, such as a picture.
         """
         return "".join(literal + (_text(_look_up(values, name), name) if name else "") for literal, name in self._parts)
+
+    def fill_each(self, values: dict[str, Any]) -> list[str]:
+        """The texts of one row: one for each entry where the only column holds a list, else one.
+
+        Raises:
+            KeyError: a column is not there, or is null.
+        """
+        names = [name for _, name in self._parts if name]
+        found = _look_up(values, names[0]) if len(names) == 1 else None
+        if not isinstance(found, list):
+            return [self.fill(values)]
+        return ["".join(literal + (shown(entry) if name else "") for literal, name in self._parts) for entry in found]
 
 
 def _malformed(text: str, why: str, at: str) -> UserError:

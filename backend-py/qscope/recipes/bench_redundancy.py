@@ -39,7 +39,8 @@ from qscope.recipes.likeness_report import (
     likeness_lines,
     pair_rows,
 )
-from qscope.recipes.panel_report import panel_lines, panel_sections
+from qscope.recipes.panel_report import accuracy_section, panel_lines, panel_sections
+from qscope.recipes.panel_run import score_panel
 from qscope.recipes.redundancy_report import redundancy_report, suite_lines
 from qscope.recipes.shared import pin_revision
 from qscope.recipes.utility_report import UTILITY_COLUMNS, utility_row, utility_section
@@ -171,7 +172,12 @@ def run(context: RunContext) -> None:
         )
         write_json(
             context.artifacts / "panel.json",
-            {"benchmarks": list(suite), "model_names": panel.models, **asdict(on_panel)},
+            {
+                "benchmarks": list(suite),
+                "model_names": panel.models,
+                "accuracy": {name: panel.accuracy(name) for name in suite},
+                **asdict(on_panel),
+            },
         )
         context.artifact(context.artifacts / "panel.json", kind="summary", description=f"{on_panel.models} models")
     endings_by_name = {name: of.ending for name, of in items.items()}
@@ -186,6 +192,7 @@ def run(context: RunContext) -> None:
         report.sections.extend(duplicate_sections(twice, benchmarks, task.near_duplicate_from))
     if on_panel is not None:
         report.sections.extend(panel_sections(on_panel, measures))
+        report.sections.append(accuracy_section(panel, list(suite)))
     context.report(report)
     context.info("\n".join(suite_lines(measures, advice, main)))
     if twice is not None:
@@ -253,6 +260,8 @@ def _shown(context: RunContext, benchmark: Benchmark) -> Benchmark:
     first = benchmark.items[0].prompt
     shown = first if len(first) <= _SHOWN else f"{first[:_SHOWN]} ..."
     context.info(f"{benchmark.name}: {len(benchmark.items):,} items, prompt {benchmark.template}, the first:\n{shown}")
+    if benchmark.items[0].right is not None:
+        context.info(f"{benchmark.name}: its right answer:\n{benchmark.items[0].right.text[:_SHOWN]}")
     if benchmark.faults:
         fault = benchmark.faults[0]
         context.warning(
@@ -263,7 +272,7 @@ def _shown(context: RunContext, benchmark: Benchmark) -> Benchmark:
 
 
 def _panel(context: RunContext, task: BenchRedundancy, benchmarks: Sequence[Benchmark]) -> Panel | None:
-    if not task.panel.source:
+    if not task.panel.source and not task.panel.models:
         return None
     names = [benchmark.name for benchmark in benchmarks]
     if task.panel.tide and task.panel.tide not in names:
@@ -273,6 +282,8 @@ def _panel(context: RunContext, task: BenchRedundancy, benchmarks: Sequence[Benc
             reason="BENCHMARK_UNKNOWN",
             field=f"{AT}.panel.tide",
         )
+    if task.panel.models:
+        return read_panel(str(score_panel(context, task, benchmarks)), benchmarks, at=f"{AT}.panel.models")
     panel = read_panel(task.panel.source, benchmarks, metrics=list(task.panel.metrics), at=f"{AT}.panel")
     if panel.unknown:
         named = ", ".join(f"{name} ({count:,})" for name, count in list(panel.unknown.items())[:12])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qscope.evaluation.scores import MIN_MODELS_PARTIAL, RANDOM_SUBSETS, Correlation, PanelMeasures
+from qscope.evaluation.scores import MIN_MODELS_PARTIAL, RANDOM_SUBSETS, Correlation, Panel, PanelMeasures
 from qscope.evaluation.suite import BenchmarkMeasure
 from qscope.recipes.subset_table import SubsetRow, subset_table
 from qscope.v1 import report_pb2 as pb
@@ -101,6 +101,25 @@ def panel_sections(measured: PanelMeasures, measures: Sequence[BenchmarkMeasure]
         ),
         *([_subsets(measured)] if measured.subsets else []),
     ]
+
+
+def accuracy_section(panel: Panel, names: Sequence[str]) -> pb.ReportSection:
+    """The mean score of every model on every benchmark."""
+    return pb.ReportSection(
+        heading="Mean scores",
+        text="Of every model of the panel on every benchmark.",
+        matrix=pb.Matrix(
+            row_title="model",
+            column_title="benchmark",
+            row_labels=panel.models,
+            column_labels=names,
+            values=np.stack([panel.accuracy(name) for name in names], axis=1).ravel().tolist(),
+            scale_title="mean score",
+            low=0,
+            high=1,
+            format=_FIXED,
+        ),
+    )
 
 
 def _cell(value: float, spread: float = math.nan, n: int = 0) -> pb.TableCell:

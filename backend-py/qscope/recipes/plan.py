@@ -65,7 +65,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         estimate = plan_features(experiment, shape, device, Path(runs_folder))
         result = estimate.planned
     elif task == "bench_redundancy":
-        estimate = plan_redundancy(experiment.bench_redundancy, shape, Path(runs_folder))
+        estimate = plan_redundancy(experiment, shape, device, Path(runs_folder))
         result = estimate.planned
     elif task == "synthesize":
         estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
@@ -320,6 +320,11 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:
         return f"Name fewer layers in {task}.layers, or lower {task}.model_batch_tokens."
+    if task == "bench_redundancy":
+        return (
+            f"Name fewer layers in {task}.layers, lower {task}.model_batch_tokens or {task}.shard_items, "
+            "or leave the largest model out of the panel."
+        )
     if task == "synthesize":
         return "Lower synthesize.model_batch_tokens, name fewer layers, or let fewer texts be written side by side."
     if task != "train_sae":

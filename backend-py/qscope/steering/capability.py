@@ -99,6 +99,24 @@ class GenerationSettings:
         return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens)
 
 
+@dataclass(frozen=True)
+class GivenAnswer:
+    """What a model makes of an answer that is given to it.
+
+    Attributes:
+        logprob_T: log-probability of each of its tokens after those before, nats.
+        greedy_T: whether greedy decoding would write it there.
+    """
+
+    logprob_T: tuple[float, ...]
+    greedy_T: tuple[bool, ...]
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the whole answer, nats."""
+        return math.fsum(self.logprob_T)
+
+
 def _harness() -> Any:
     return load_harness("steer.capability", otherwise="leave steer.capability out")
 
@@ -274,6 +292,7 @@ class SteeredAnswers:
         batch_rows: rows answered together, at most.
         on_progress: called after every batch with the requests answered and asked so far.
         should_stop: asked between batches and tokens.
+        at: experiment field of what asks, for errors.
 
     Attributes:
         changed: positions changed so far.
@@ -289,7 +308,9 @@ class SteeredAnswers:
         *,
         on_progress: Callable[[int, int], None] = lambda answered, asked: None,
         should_stop: Callable[[], bool] = lambda: False,
+        at: str = "steer.capability.tasks",
     ) -> None:
+        self._at = at
         self._loaded, self._spec, self._saes = loaded, spec, saes
         self._rows, self._on_progress, self._should_stop = batch_rows, on_progress, should_stop
         self._special = special_ids(loaded.tokenizer)
@@ -312,23 +333,27 @@ class SteeredAnswers:
         Raises:
             Stopped: when asked to stop.
         """
+        return [(given.logprob, all(given.greedy_T)) for given in self.given(pairs)]
+
+    def given(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[GivenAnswer]:
+        """The same, token by token; see :meth:`likelihoods`."""
         self._asked += len(pairs)
         # The last token is predicted, not read.
         self.cut += sum(len(context) + len(continuation) - 1 > self.max_length for context, continuation in pairs)
-        answers: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        answers = [GivenAnswer((), ())] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index][0]) - len(pairs[index][1]))
         while order:
             self._stop_if_asked()
             longest = min(self.max_length + 1, sum(map(len, pairs[order[0]])))
             rows = min(self._rows, max(1, LOGITS_AT_ONCE // (self._loaded.facts.vocab_size * longest)))
             part, order = order[:rows], order[rows:]
-            for index, answer in zip(part, self._likelihoods([pairs[index] for index in part]), strict=True):
+            for index, answer in zip(part, self._given([pairs[index] for index in part]), strict=True):
                 answers[index] = answer
             self._count(len(part))
         return answers
 
     @torch.no_grad()
-    def _likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+    def _given(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[GivenAnswer]:
         rows = []
         for context, continuation in pairs:
             whole = [*context, *continuation][-(self.max_length + 1) :]
@@ -351,8 +376,9 @@ class SteeredAnswers:
         for row, (whole, length) in enumerate(rows):
             logprobs_TV = logits_BTV[row, length - 1 : len(whole) - 1].float().log_softmax(-1)
             target_T = torch.tensor(whole[length:], device=device)
-            greedy = bool((logprobs_TV.argmax(-1) == target_T).all())
-            answers.append((float(logprobs_TV.gather(1, target_T[:, None]).double().sum()), greedy))
+            greedy_T = (logprobs_TV.argmax(-1) == target_T).tolist()
+            logprob_T = logprobs_TV.gather(1, target_T[:, None])[:, 0].tolist()
+            answers.append(GivenAnswer(tuple(logprob_T), tuple(greedy_T)))
         return answers
 
     def continuations(
@@ -373,7 +399,7 @@ class SteeredAnswers:
             UserError: the answers alone fill what the model reads (CONTEXT_EXCEEDED).
             Stopped: when asked to stop.
         """
-        room = _room(self.max_length, sampling.max_tokens, "steer.capability.tasks")
+        room = _room(self.max_length, sampling.max_tokens, self._at)
         self._asked += len(contexts)
         self.cut += sum(len(context) > room for context in contexts)
         longest = min(room, max(map(len, contexts), default=0)) + sampling.max_tokens

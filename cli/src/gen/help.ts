@@ -848,6 +848,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  where there are several, as in\n" +
     "                                  ['exact_match,strict-match', acc]; left out,\n" +
     "                                  the only one\n" +
+    "      models: []                  Models that are scored here, one after the\n" +
+    "                                  other, on every benchmark; each benchmark then\n" +
+    "                                  needs a score block\n" +
+    "      batch_rows: 64              Answers in one pass of a model of the panel,\n" +
+    "                                  at most\n" +
     "      tide: \"\"                    Benchmark whose accuracy stands for general\n" +
     "                                  ability: partial correlations hold it fixed\n" +
     "      draws: 100                  Random orders of the items from which R is\n" +
