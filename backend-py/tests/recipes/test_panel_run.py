@@ -205,6 +205,9 @@ def test_a_plan_admits_the_largest_model_and_refuses_by_place(experiment, tmp_pa
     # Two times the logits of one pass, as float32, and some weights and keys: the panel's share is not added twice.
     assert 2 * 4 * (1 << 26) < held[name] + rest < 2 * 4 * (1 << 26) + (64 << 20)
 
+    wider = plan(experiment(model_batch_tokens=16384), str(tmp_path), timed=False)
+    assert sum(item.bytes for item in wider.memory) == held[name] + rest
+
     def refused(change) -> tuple[str, str]:
         given = experiment()
         change(given.bench_redundancy)
