@@ -8,7 +8,13 @@ from typing import Any
 from qscope.data.items import Benchmark, read_benchmark
 from qscope.data.task_items import read_task
 from qscope.errors import UserError
-from qscope.v1.redundancy_pb2 import BAD_ROWS_REFUSE, BenchmarkSource, BenchRedundancy
+from qscope.v1.redundancy_pb2 import (
+    BAD_ROWS_REFUSE,
+    SCORE_MEASURE_NONE,
+    SCORE_MEASURE_UNSPECIFIED,
+    BenchmarkSource,
+    BenchRedundancy,
+)
 
 
 def read_benchmarks(task: BenchRedundancy, at: str) -> Iterator[Benchmark]:
@@ -27,7 +33,7 @@ def read_benchmarks(task: BenchRedundancy, at: str) -> Iterator[Benchmark]:
     refuse = task.bad_rows == BAD_ROWS_REFUSE
     for index, source in enumerate(task.benchmarks):
         here = f"{at}.benchmarks[{index}]"
-        if task.panel.models and not source.score.measure:
+        if task.panel.models and not _is_scored(source):
             raise UserError(
                 f"The models of the panel cannot be scored on '{source.name or source.task}': it has no score block.",
                 remedy="Say what is right, for example score: { measure: tokens, answer: ' {answer}' }; "
@@ -73,7 +79,11 @@ def _read(source: BenchmarkSource, refuse_faults: bool, managers: dict[str, Any]
             where=source.where,
             limit=source.limit,
             refuse_faults=refuse_faults,
-            scoring=source.score if source.score.measure else None,
+            scoring=source.score if _is_scored(source) else None,
             at=at,
         )
     ]
+
+
+def _is_scored(source: BenchmarkSource) -> bool:
+    return source.score.measure not in (SCORE_MEASURE_UNSPECIFIED, SCORE_MEASURE_NONE)

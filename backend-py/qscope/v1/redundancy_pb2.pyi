@@ -17,6 +17,7 @@ class ScoreMeasure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORE_MEASURE_EXACT: _ClassVar[ScoreMeasure]
     SCORE_MEASURE_TOKENS: _ClassVar[ScoreMeasure]
     SCORE_MEASURE_PROBABILITY: _ClassVar[ScoreMeasure]
+    SCORE_MEASURE_NONE: _ClassVar[ScoreMeasure]
 
 class BadRows(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +29,7 @@ SCORE_MEASURE_CHOICE: ScoreMeasure
 SCORE_MEASURE_EXACT: ScoreMeasure
 SCORE_MEASURE_TOKENS: ScoreMeasure
 SCORE_MEASURE_PROBABILITY: ScoreMeasure
+SCORE_MEASURE_NONE: ScoreMeasure
 BAD_ROWS_UNSPECIFIED: BadRows
 BAD_ROWS_SKIP: BadRows
 BAD_ROWS_REFUSE: BadRows

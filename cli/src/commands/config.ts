@@ -7,7 +7,7 @@ import type { ValueOrigin } from '../experiment/load.js';
 import { printJson, printNote, writeText } from '../view/output.js';
 
 /** What `config init` writes a file for: the name of a task. */
-const TEMPLATES = [
+export const TEMPLATES = [
   'train-sae',
   'eval-sae',
   'extract-features',
@@ -18,6 +18,10 @@ const TEMPLATES = [
   'diagnose-features',
   'explain-features',
   'steer',
+  'bench-redundancy',
+  'classify',
+  'apply-classifier',
+  'synthesize',
 ];
 
 /** `qscope config check|show|schema|init`. */

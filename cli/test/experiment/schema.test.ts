@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
+import { TEMPLATES } from '../../src/commands/config.js';
 import { helpModule, helpTexts } from '../../src/experiment/help.js';
 import { loadExperiment } from '../../src/experiment/load.js';
 import { experimentSchema, experimentSchemaText, type JsonSchema } from '../../src/experiment/schema.js';
@@ -53,6 +54,10 @@ test('the schema refuses what the reader refuses', () => {
   expect(faults({ model: 'embedded', train_sae: {}, eval_sae: { sae: 'x' } }, schema)).not.toEqual([]);
   expect(faults({ model: 'embedded', name: 'a b', train_sae: {} }, schema)).not.toEqual([]);
   expect(faults({ extends: './base.yaml', seed: 3 }, schema)).toEqual([]);
+});
+
+test('config init offers a template for every task', () => {
+  expect([...TEMPLATES].sort()).toEqual(Object.keys(templateCommands).sort());
 });
 
 test('every template is valid and names every field', () => {
