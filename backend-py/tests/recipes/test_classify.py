@@ -60,7 +60,8 @@ def test_a_rule_is_found_and_applied_to_text(sae_folder, run, tmp_path) -> None:
     found = run(classify(sae_folder))
     # Nothing was compared by language or by number of texts: the tables have their header all the same.
     assert table(found, "curve.csv")[0][:3] == ["group", "share", "texts"]
-    assert table(found, "transfer.csv") == [["method", "found_in", "measured_on", "f1", "f1_low", "f1_high"]]
+    columns = ["method", "found_in", "measured_on", "n", "f1", "f1_low", "f1_high", "auc", "auc_low", "auc_high"]
+    assert table(found, "transfer.csv") == [columns]
     assert table(found, "overlap.csv") == [["layer", "one", "other", "jaccard"]]
     assert len(table(found, "layers.csv")) == 3
     strict((found.artifacts / "classification.json").read_text())
