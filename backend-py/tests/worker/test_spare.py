@@ -16,7 +16,7 @@ from qscope.runs.process import start_time
 from qscope.v1 import run_event_pb2 as ev
 from qscope.v1 import run_pb2
 from qscope.v1.experiment_pb2 import Experiment
-from qscope.worker.spare import Spare
+from qscope.worker.spare import Spare, job_environment
 
 
 def _spares(worker) -> list[int]:
@@ -180,3 +180,10 @@ def folder_for_spare(tmp_path, usual):
             return self.last
 
     return Make()
+
+
+def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert job_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert job_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
