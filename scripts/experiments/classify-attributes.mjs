@@ -348,7 +348,7 @@ table(
     ...[10, 25, 50, 100].map((share) => `F1 at ${share} %`),
     'kept at 10 %: rule',
     'kept: residual probe',
-    'features shared',
+    'Jaccard of the ten best',
   ],
   studies.flatMap(({ name, groups, curve }) => {
     const own = groups.slice(1).map((group) => group.group);
