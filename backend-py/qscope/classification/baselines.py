@@ -93,19 +93,20 @@ def feature_inputs(codes_NF: sparse.csr_matrix, sides: Sides) -> sparse.csr_matr
 def word_inputs(texts: Sequence[str], rows_R: np.ndarray) -> sparse.csr_matrix:
     """TF-IDF of words and of characters within words; what it knows comes from ``rows_R`` alone."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import FeatureUnion
 
     known = [texts[row] for row in rows_R]
     common = {"sublinear_tf": True, "max_features": _MOST_NGRAMS, "min_df": 2 if len(known) > 20 else 1}
     # One character is a word as well: Chinese has many.
     words = TfidfVectorizer(ngram_range=_WORDS, token_pattern=r"(?u)\w+", **common)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=_CHARACTERS, **common)
-    union = FeatureUnion([("words", words), ("letters", letters)])
-    try:
-        union.fit(known)
-    except ValueError:  # no n-gram stands in two texts
-        return sparse.csr_matrix((len(texts), 1))
-    return union.transform(texts).tocsr()
+    parts = []
+    for one in (words, letters):
+        try:
+            one.fit(known)
+        except ValueError:  # no n-gram stands in two texts: the other may still tell (smileys are no words)
+            continue
+        parts.append(one.transform(texts))
+    return sparse.hstack(parts).tocsr() if parts else sparse.csr_matrix((len(texts), 1))
 
 
 def logistic(

@@ -266,7 +266,8 @@ def _labelled(
     languages_of: Callable[[Sequence[str]], list[str]] | None,
 ) -> Fault | tuple[str, LabelledText | None]:
     value = row.values.get(rule.column)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    # Tables of numbers say NaN where there is no value: it must not pass for a label that is not positive.
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return missing(row.place, rule.column, row.values)
     label = shown(value).strip()
     positive = label in rule.positive
@@ -279,6 +280,18 @@ def _labelled(
     if language == GUESS and template is None:
         language = languages_of([row.text])[0] if languages_of else ""
     return label, LabelledText(row.place, row.text, positive, language, text_digest(row.text))
+
+
+def alike_as_read(texts: Sequence[LabelledText], read: Sequence[str]) -> int:
+    """Evaluation texts of which a text of another side is no different, as far as the model reads them.
+
+    Args:
+        texts: every text once.
+        read: what the model reads of each.
+    """
+    digests = [text_digest(part) for part in read]
+    seen = {digest for text, digest in zip(texts, digests, strict=True) if text.side != Side.EVALUATION}
+    return sum(text.side == Side.EVALUATION and digest in seen for text, digest in zip(texts, digests, strict=True))
 
 
 def _thinned(

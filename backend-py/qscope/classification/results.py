@@ -137,7 +137,7 @@ class CurvePoint:
         rule: F1 of the rule with the chosen K, layer and features found anew, by draw.
         probe: F1 of the residual probe, by draw.
         layers: layer the rule chose, by draw.
-        overlap: share of the features with those of all discovery texts, same layer, by draw.
+        overlap: Jaccard index of its COMPARED best features and those of all discovery texts, same layer, by draw.
     """
 
     share: float

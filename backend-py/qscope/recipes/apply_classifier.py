@@ -20,6 +20,7 @@ from qscope.features.encoders import model_record, sae_record
 from qscope.recipes.admission import admit
 from qscope.recipes.classify_parts import APPLY as AT
 from qscope.recipes.classify_parts import ToOpen, classifier_at, place_of_classifier, source_of
+from qscope.recipes.classify_report import percent
 from qscope.recipes.extract_features import reading_record
 from qscope.recipes.feature_parts import Opened, as_json, open_model, warn_not_finite
 from qscope.recipes.shared import pin_revision, pinned
@@ -96,20 +97,30 @@ def run(context: RunContext) -> None:
 
 def _open(context: RunContext, task: ApplyClassifier, classifier: Classifier) -> Opened:
     opened = open_model(context, ToOpen(task, classifier), at=AT)
-    for known in classifier.saes:
-        if sae_record(opened.saes[known.layer]).fingerprint != known.fingerprint:
-            raise UserError(
-                f"The SAE of layer {known.layer} at {opened.place} is not the one the classifier was found in.",
-                remedy=f"It was found in those of {classifier.sae}; say in '{AT}.sae' where they are now.",
-                reason="CLASSIFIER_OF_ANOTHER_SAE",
-                field=f"{AT}.sae" if task.sae else f"{AT}.classifier",
-            )
+    refuse_other_saes(classifier, opened, field=f"{AT}.sae" if task.sae else f"{AT}.classifier")
     if model_record(opened.loaded.facts).fingerprint != classifier.model.fingerprint:
         context.warning(
             f"The classifier was found with other weights or another number format ({classifier.model.name}, "
             f"{classifier.model.dtype}): its rates and thresholds may not hold."
         )
     return opened
+
+
+def refuse_other_saes(classifier: Classifier, opened: Opened, *, field: str) -> None:
+    """Refuses SAEs that are not those a classifier was found in, feature for feature.
+
+    Raises:
+        UserError: another encoder, or another k, by which other features fire (CLASSIFIER_OF_ANOTHER_SAE).
+    """
+    for known in classifier.saes:
+        there = sae_record(opened.saes[known.layer])
+        if (there.fingerprint, there.k) != (known.fingerprint, known.k):
+            raise UserError(
+                f"The SAE of layer {known.layer} at {opened.place} is not the one the classifier was found in.",
+                remedy=f"It was found in those of {classifier.sae}; say in '{AT}.sae' where they are now.",
+                reason="CLASSIFIER_OF_ANOTHER_SAE",
+                field=field,
+            )
 
 
 def _counts(files: GrowingFiles, key: str) -> dict[str, Any]:
@@ -141,7 +152,7 @@ def _pieces(rows: Iterator[TextRow | Fault], task: ApplyClassifier, texts: int) 
         for row in itertools.islice(rows, task.shard_texts):
             piece.append(row)
             texts += isinstance(row, TextRow)
-            if texts == task.limit:
+            if task.limit and texts == task.limit:
                 break
         if not piece:
             return
@@ -181,7 +192,7 @@ def _csv(faults: Sequence[Fault]) -> bytes:
 def _finish(context: RunContext, classifier: Classifier, point: OperatingPoint, counts: dict[str, Any]) -> None:
     share = counts["positive"] / counts["texts"]
     rate = point.false_positive_rate
-    how = f"threshold for {rate:.0%} false positives" if rate else "any firing decides"
+    how = f"threshold for {percent(rate)} false positives" if rate else "any firing decides"
     for name, what in (("cut", f"were cut at {classifier.context} tokens"), ("silent", "have no token that counts")):
         if counts[name]:
             context.warning(f"{counts[name]:,} of {counts['texts']:,} texts {what}.")

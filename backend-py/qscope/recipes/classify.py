@@ -8,7 +8,7 @@ from dataclasses import replace
 from qscope import __version__
 from qscope.classification.baselines import ITERATIONS
 from qscope.classification.files import place_of, save_classifier
-from qscope.classification.labelled import Labelled, Side
+from qscope.classification.labelled import Labelled, Side, alike_as_read
 from qscope.classification.pooled import Pooler, Pools, pool_to_disk, texts_as_read
 from qscope.classification.results import ALL, Found, GroupResult, Settings
 from qscope.classification.study import Study
@@ -16,7 +16,7 @@ from qscope.features.encoders import model_record, sae_record
 from qscope.recipes.admission import admit
 from qscope.recipes.classify_files import write_candidates, write_tables
 from qscope.recipes.classify_parts import CLASSIFY as AT
-from qscope.recipes.classify_parts import read_data, spread
+from qscope.recipes.classify_parts import DIVISION, read_data, spread
 from qscope.recipes.classify_report import classify_report, group_lines, title_of
 from qscope.recipes.extract_features import reading_record
 from qscope.recipes.feature_parts import Opened, as_json, open_model, warn_not_finite
@@ -36,7 +36,7 @@ def run(context: RunContext) -> None:
     task: Classify = context.experiment.classify
     for index, source in enumerate(task.data):
         pin_revision(context, source, f"{AT}.data[{index}]")
-    data = read_data(task, context.seed_for("division"))
+    data = read_data(task, context.seed_for(DIVISION))
     tell_of(context, data)
     opened = open_model(context, task, at=AT)
     layers = list(opened.saes)
@@ -58,6 +58,11 @@ def run(context: RunContext) -> None:
     warn_not_finite(context, pools.not_finite)
     # Words beyond the context are nothing the model has seen: no baseline may read them either.
     read = texts_as_read(opened.loaded.tokenizer, [text.text for text in data.texts], task.context)
+    if alike := alike_as_read(data.texts, read):
+        context.warning(
+            f"{alike:,} evaluation texts begin as a text of another side does and are cut where they would differ: a "
+            f"leak. A larger {AT}.context tells them apart."
+        )
     study = Study([replace(text, text=part) for text, part in zip(data.texts, read, strict=True)], settings)
     if study.too_few:
         others = len(study.too_few) - 8

@@ -9,6 +9,7 @@ from pathlib import Path
 from qscope.classification.files import NAME, load_classifier
 from qscope.classification.labelled import GUESS, Labelled, LabelRule, Use, read_labelled
 from qscope.data.row_texts import RowSource
+from qscope.errors import UserError
 from qscope.recipes.feature_parts import OfLayers
 from qscope.recipes.shared import run_or_path
 from qscope.v1.classify_pb2 import ApplyClassifier, Classifier, Classify, LabelledSource, SplitUse
@@ -16,6 +17,8 @@ from qscope.v1.redundancy_pb2 import BAD_ROWS_REFUSE
 
 #: Fields of the experiment that hold the tasks.
 CLASSIFY, APPLY = "classify", "apply_classifier"
+#: Name of the generator that divides the texts.
+DIVISION = "division"
 
 
 def read_data(task: Classify, seed: int) -> Labelled:
@@ -51,10 +54,19 @@ def read_data(task: Classify, seed: int) -> Labelled:
 
 
 def _rule(source: LabelledSource, at: str) -> LabelRule:
+    # White space around a label is no part of it, here as in the rows.
+    positive, negative = (frozenset(map(str.strip, labels)) for labels in (source.positive, source.negative))
+    if both := sorted(positive & negative):
+        raise UserError(
+            f"The label '{both[0]}' is both among the positive and among the negative ones.",
+            remedy="Name it in one of the two lists.",
+            reason="LABEL_TWICE",
+            field=f"{at}.negative",
+        )
     return LabelRule(
         column=source.label,
-        positive=frozenset(source.positive),
-        negative=frozenset(source.negative),
+        positive=positive,
+        negative=negative,
         language=source.language,
         use=Use(SplitUse.Name(source.use).removeprefix("SPLIT_USE_").lower()),
         limit=source.limit,

@@ -19,6 +19,11 @@ _PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT, digits=0)
 _NAME_COLUMNS = 20
 
 
+def percent(rate: float) -> str:
+    """A rate in percent, with as many digits as it was given: 0.5 % is neither 0 % nor 1 %."""
+    return f"{100 * rate:.6g}%"
+
+
 def title_of(group: str) -> str:
     """Name of a group in tables."""
     return "all" if group == ALL else group
@@ -28,7 +33,7 @@ def group_lines(result: GroupResult, rates: Sequence[float]) -> list[str]:
     """The table of a group for a terminal of 80 columns, and below it who won."""
     positive, negative = result.counts[Side.EVALUATION]
     rate = rates[-1] if rates else None
-    last = f"  R@{rate:.0%}" if rate is not None else ""
+    last = f"  R@{percent(rate)}" if rate is not None else ""
     lines = [
         f"{title_of(result.name)}: {positive + negative:,} texts to evaluate on, {positive:,} with the attribute; "
         f"layer {result.layer} by top1-diff",
@@ -39,7 +44,7 @@ def group_lines(result: GroupResult, rates: Sequence[float]) -> list[str]:
         layers = ",".join(map(str, one.layers)) or "-"
         layers = layers if len(layers) < 8 else f"{layers[:6]}~"
         f1, measured = one.measured.f1, one.measured
-        held = f"{measured.held[-1].recall.value:>6.2f}" if measured.held else ""
+        held = f"{measured.held[-1].recall.value:>{len(last)}.2f}" if measured.held else ""
         lines.append(
             f"{star}{one.name:<{_NAME_COLUMNS - 1}}{layers:>8}{f1.value:>7.3f}  {f1.low:.2f} - {f1.high:.2f}"
             f"{measured.auc.value:>6.2f}{_two(measured.precision):>7}{_two(measured.recall):>8}{held}"
@@ -289,7 +294,7 @@ def _curve(groups: Sequence[GroupResult]) -> pb.ReportSection:
         heading="How many texts it takes",
         text=" ".join(
             f"{point.share:.0%} of the discovery texts ({point.texts:,}): F1 {np.mean(point.rule):.3f}, "
-            f"{np.mean(point.overlap):.0%} of the {COMPARED} best features shared."
+            f"Jaccard index of its {COMPARED} best features and those of all {np.mean(point.overlap):.2f}."
             for point in first
         )
         + " Layer and features are found anew on every subset; K is that of all texts.",

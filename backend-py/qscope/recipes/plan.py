@@ -71,7 +71,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
         result = estimate.planned
     elif task == "classify":
-        estimate = plan_classify(experiment.classify, shape, Path(runs_folder))
+        estimate = plan_classify(experiment.classify, shape, Path(runs_folder), experiment.seed)
         result = estimate.planned
     elif task == "apply_classifier":
         estimate = plan_apply(experiment.apply_classifier, shape, Path(runs_folder))

@@ -9,6 +9,7 @@ from qscope.models import ModelShape, select_layers
 from qscope.recipes.classify_parts import (
     APPLY,
     CLASSIFY,
+    DIVISION,
     ToOpen,
     classifier_at,
     place_of_classifier,
@@ -18,6 +19,7 @@ from qscope.recipes.classify_parts import (
 )
 from qscope.recipes.plan_features import BLOCK_TENSORS, CODE_BYTES, Estimate, Scope, scope_of
 from qscope.recipes.plan_words import ranges
+from qscope.runs import seed_of
 from qscope.v1 import run_pb2
 from qscope.v1.classify_pb2 import ApplyClassifier, Classify
 
@@ -28,12 +30,19 @@ _CHARACTERS = 3.5
 _DISTINCT = 0.4
 
 
-def plan_classify(task: Classify, shape: ModelShape, runs: Path) -> Estimate:
-    """Plans a run; reads all rows, so that columns and labels are checked before anything starts."""
+def plan_classify(task: Classify, shape: ModelShape, runs: Path, seed: int) -> Estimate:
+    """Plans a run; reads all rows, so that columns and labels are checked before anything starts.
+
+    Args:
+        task: what would run.
+        shape: of the model.
+        runs: folder of the runs.
+        seed: of the experiment.
+    """
     select_layers(task.layers, shape.n_layers, at=f"{CLASSIFY}.layers")
     scope = scope_of(task, list(task.layers), shape, runs, CLASSIFY)
-    # The division depends on the seed, its size does not.
-    data = read_data(task, 0)
+    # Divided as the run will divide them: of few texts, another seed may leave a side with too few.
+    data = read_data(task, seed_of(seed, DIVISION))
     texts = len(data.texts)
     tokens = sum(min(task.context, len(text.text) / _CHARACTERS + 1) for text in data.texts)
     probes = spread(scope.layers, task.probe_layers)
@@ -53,7 +62,7 @@ def plan_classify(task: Classify, shape: ModelShape, runs: Path) -> Estimate:
         ("SAE", f"about {scope.d_sae:,} features, k {scope.k or 'unknown'} (from the files' sizes and names)"),
         ("texts", f"{texts:,} ({data.repeated:,} repetitions and {len(data.faults):,} unusable rows left out)"),
         *(
-            (side, f"about {one['positive']:,} with the attribute, {one['negative']:,} without")
+            (side, f"{one['positive']:,} with the attribute, {one['negative']:,} without")
             for side, one in count.items()
         ),
         ("tokens", f"about {tokens:,.0f} (guessed from {_CHARACTERS} characters a token)"),

@@ -1,7 +1,7 @@
 """The run folder and everything in it: journal, checkpoints, artifacts, states. Imports no torch until it must."""
 
 from qscope.runs.checkpoints import Checkpoint, Checkpoints
-from qscope.runs.context import RunContext, RunStopped
+from qscope.runs.context import RunContext, RunStopped, seed_of
 from qscope.runs.folder import CancelRequest, RunFolder
 from qscope.runs.journal import Journal, JournalReader, tail
 from qscope.runs.process import ProcessRecord
@@ -22,6 +22,7 @@ __all__ = [
     "find_run",
     "list_runs",
     "run_folders",
+    "seed_of",
     "tail",
     "violations",
 ]

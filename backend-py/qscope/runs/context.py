@@ -51,6 +51,12 @@ class RunStopped(BaseException):
         self.step = step
 
 
+def seed_of(seed: int, name: str) -> int:
+    """The seed (63 bits) of the generator called `name` in an experiment of this seed."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 class RunContext:
     """Given to every recipe. All methods may be called from any thread.
 
@@ -93,8 +99,7 @@ class RunContext:
 
     def seed_for(self, name: str) -> int:
         """The seed (63 bits) of the generator called `name`: from the experiment's seed and the name, nothing else."""
-        digest = hashlib.sha256(f"{self.experiment.seed}/{name}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1
+        return seed_of(self.experiment.seed, name)
 
     # -- reports -------------------------------------------------------------------------------------------------
 

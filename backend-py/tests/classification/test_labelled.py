@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pyarrow
@@ -12,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qscope.classification.labelled import Labelled, LabelRule, Side, Use, read_labelled, side_of, text_digest
+from qscope.classification.labelled import (
+    Labelled,
+    LabelledText,
+    LabelRule,
+    Side,
+    Use,
+    alike_as_read,
+    read_labelled,
+    side_of,
+    text_digest,
+)
 from qscope.data.row_texts import RowSource
 from qscope.errors import UserError
 
@@ -141,6 +152,37 @@ def test_numbers_as_labels_and_languages(tmp_path) -> None:
         languages_of=lambda texts: ["xx" for _ in texts],
     )
     assert {text.language for text in told.texts} == {"xx"}
+
+
+def test_not_a_number_is_no_label(tmp_path) -> None:
+    """What tables of numbers say where a value is missing: without 'negative' it would pass for one."""
+    table = pyarrow.table(
+        {"text": [f"t{n}" for n in range(60)], "label": [float(n % 2) for n in range(59)] + [math.nan]}
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet", LabelRule("label", frozenset({"1.0"}), at="classify.data[0]"))
+    assert (found.rows, [fault.place for fault in found.faults]) == (59, ["a.parquet: row 60"])
+    assert sum(text.positive for text in found.texts) == 29
+
+
+def test_texts_that_are_alike_as_far_as_they_are_read_are_counted() -> None:
+    def text(content: str, side: Side) -> LabelledText:
+        return LabelledText("", content, True, "", text_digest(content), side)
+
+    texts = [
+        text("one two three", Side.DISCOVERY),
+        text("One  two four", Side.EVALUATION),
+        text("one two five", Side.EVALUATION),
+        text("six seven eight", Side.EVALUATION),
+        text("six seven nine", Side.EVALUATION),
+        text("nine ten", Side.CALIBRATION),
+        text("nine", Side.EVALUATION),
+    ]
+    assert alike_as_read(texts, [one.text for one in texts]) == 0
+    # Of two words each: the first two of the evaluation texts begin as the discovery text does; those that are alike
+    # among themselves are no leak.
+    assert alike_as_read(texts, [" ".join(one.text.split()[:2]) for one in texts]) == 2
+    assert alike_as_read(texts, [one.text.split()[0] for one in texts]) == 3
 
 
 def test_balance_and_per_class(tmp_path) -> None:

@@ -271,6 +271,11 @@ def test_inputs_know_the_discovery_texts_alone(planted) -> None:
     assert word_inputs(["", "."], np.array([0, 1])).shape[0] == 2
 
 
+def test_what_is_no_word_is_read_by_its_characters() -> None:
+    smileys = word_inputs([":-) :-)", ":-( :-(", ":-)", ":-("], np.array([0, 1])).toarray()
+    assert (smileys[2] @ smileys[0]) > (smileys[2] @ smileys[1])
+
+
 @pytest.fixture
 def saved(tmp_path, found) -> tuple[Path, Classifier]:
     rule = found.groups[0].method("OR-rule, K=2")
