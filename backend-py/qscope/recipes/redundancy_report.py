@@ -21,6 +21,8 @@ _COUNT = pb.NumberFormat(style=pb.NUMBER_STYLE_COUNT)
 _PERCENT = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT, digits=0)
 #: Widths of the terminal's table: 80 columns in all, and two for the last column's ending.
 _NAME_WIDTH = 24
+#: Curves that can still be told apart in one plot.
+_CURVES = 10
 
 
 def suite_lines(measures: Sequence[BenchmarkMeasure], advice: Sequence[Advice], main: tuple[int, str]) -> list[str]:
@@ -59,7 +61,7 @@ def redundancy_report(
     order: Sequence[int],
 ) -> pb.Report:
     """The report of a run; ``order`` are places of the benchmarks, in which matrices show them."""
-    sections = [_table(measures, shared, advice, endings), _curves(suite)]
+    sections = [_table(measures, shared, advice, endings), _advice(advice), _curves(suite, measures)]
     if len(suite) > 1:
         sections += [_matrix(shared, order), _chance(shared, order)] if len(suite) > 2 else [_matrix(shared, order)]
         sections.append(_stability(stable, len(suite)))
@@ -91,7 +93,7 @@ def _table(
         ("twins", "items with exactly the features of an earlier one", _COUNT),
         ("last token", "the most common last token of its prompts, where the features are looked at", None),
         ("of prompts", "share of the prompts that end in it", _PERCENT),
-        ("advice", "by fixed thresholds; the number behind it", None),
+        ("advice", "by fixed thresholds; its reason is in the next section", None),
     ]
     return pb.ReportSection(
         heading="Benchmarks",
@@ -111,7 +113,7 @@ def _table(
                         _cell(measured.twins),
                         pb.TableCell(text=repr(endings[measured.name].text)),
                         _cell(endings[measured.name].share),
-                        pb.TableCell(text=f"{advice[index].verdict}: {advice[index].reason}"),
+                        pb.TableCell(text=advice[index].verdict),
                     ]
                 )
                 for index, measured in enumerate(measures)
@@ -120,15 +122,40 @@ def _table(
     )
 
 
-def _curves(suite: Mapping[str, Footprints]) -> pb.ReportSection:
+def _advice(advice: Sequence[Advice]) -> pb.ReportSection:
+    """Reasons are sentences: beside ten columns of numbers they would stand in a column one word wide."""
+    columns = [
+        ("benchmark", "name of the benchmark"),
+        ("advice", "merge, shrink, extend, keep, or unknown"),
+        ("because", "the numbers behind it, by fixed thresholds"),
+    ]
+    return pb.ReportSection(
+        heading="Advice",
+        table=pb.Table(
+            columns=[pb.TableColumn(name=name, description=why) for name, why in columns],
+            rows=[
+                pb.TableRow(cells=[pb.TableCell(text=text) for text in (said.name, said.verdict, said.reason)])
+                for said in advice
+            ],
+        ),
+    )
+
+
+def _curves(suite: Mapping[str, Footprints], measures: Sequence[BenchmarkMeasure]) -> pb.ReportSection:
+    # Of more benchmarks than a plot can hold: those of smallest and largest area, and some evenly between them.
+    by_area = sorted(measures, key=lambda each: -1 if math.isnan(each.auc) else each.auc)
+    places = np.unique(np.linspace(0, len(by_area) - 1, _CURVES).round().astype(int))
+    few = len(suite) <= _CURVES
+    shown = suite if few else {by_area[place].name: suite[by_area[place].name] for place in places}
     series = []
-    for name, footprints in suite.items():
+    for name, footprints in shown.items():
         sizes = subset_sizes(footprints.items, 60)
         series.append(pb.PlotSeries(name=name, x=sizes.tolist(), y=coverage_curve(footprints, sizes).tolist()))
     return pb.ReportSection(
         heading="Coverage",
         text="Share of a benchmark's features that n of its items activate, mean over all subsets of that size. A "
-        "curve that rises at once says that few items would do.",
+        "curve that rises at once says that few items would do."
+        + ("" if few else f" {len(shown)} of {len(suite)} benchmarks, from the smallest to the largest AUC."),
         line_plot=pb.LinePlot(
             x=pb.PlotAxis(label="items", log=True, format=_COUNT),
             y=pb.PlotAxis(label="share of features covered", include=[0, 1], format=_PERCENT),

@@ -58,19 +58,35 @@ def test_a_report_keeps_its_contract(names):
     assert violations(report) == []
     headings = [section.heading for section in report.sections]
     chance = ["Overlap by chance"] if len(suite) > 2 else []
-    assert headings == ["Benchmarks", "Coverage", "Overlap", *chance, "Stability", "Subsets"]
-    overlap = report.sections[2].matrix
+    assert headings == ["Benchmarks", "Advice", "Coverage", "Overlap", *chance, "Stability", "Subsets"]
+    overlap = report.sections[3].matrix
     assert list(overlap.row_labels) == list(suite)[::-1]
     # The second row's first value is of the last benchmark but one in the last.
     assert overlap.values[len(suite)] == pytest.approx(shared.directed[-2, -1], nan_ok=True)
     table = report.sections[0].table
-    assert [cell.text for cell in (row.cells[-1] for row in table.rows)][-1] == "unknown: no item activates a feature"
+    assert table.rows[-1].cells[-1].text == "unknown"
+    said = report.sections[1].table.rows[-1].cells
+    assert [cell.text for cell in said] == ["silent", "unknown", "no item activates a feature"]
     assert table.rows[0].cells[8].text == r"'\n'"
     # What is unknown is an empty cell.
     r_hat = next(n for n, column in enumerate(table.columns) if column.name == "R-hat")
     assert table.rows[-1].cells[r_hat].WhichOneof("value") is None
     rows = report.sections[-1].table.rows
     assert [(row.cells[0].text, row.cells[-1].n) for row in rows] == [(name, 20) for name in names]
+
+
+def test_of_many_benchmarks_as_many_curves_as_can_be_told_apart():
+    suite, measures, *others = measured_suite([f"b{n}" for n in range(14)])
+    report = redundancy_report("title", suite, measures, *others, MAIN, range(len(suite)))
+    coverage = report.sections[2]
+    assert "10 of 15 benchmarks" in coverage.text
+    shown = [series.name for series in coverage.line_plot.series]
+    assert len(set(shown)) == 10
+    # Without any feature there is no area, and it comes first.
+    largest = max((each for each in measures if each.name != "silent"), key=lambda each: each.auc)
+    assert (shown[0], shown[-1]) == ("silent", largest.name)
+    # With the curve that is its own.
+    assert coverage.line_plot.series[-1].y[0] == pytest.approx(largest.per_item / largest.features)
 
 
 def test_the_table_fits_a_terminal_and_the_silent_come_last():

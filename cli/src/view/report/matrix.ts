@@ -23,7 +23,8 @@ export function matrixHtml(matrix: Matrix, { title }: { title: string }): Html {
     });
     return html`<tr><th scope="row">${label}</th>${cells}</tr>`;
   });
-  const caption = `${scaleTitle || title}${rowTitle || columnTitle ? `: ${rowTitle} by ${columnTitle}` : ''}`;
+  // What rows and columns are stands in the corner.
+  const caption = scaleTitle || title;
   const corner = html`<td class="corner">${rowTitle}<span aria-hidden="true"> ↓ → </span>${columnTitle}</td>`;
   const ends = [formatNumber(low, format), formatNumber(high, format)] as const;
   const size = written ? 'matrix' : columnLabels.length <= LARGE_COLUMNS ? 'matrix dense' : 'matrix dense small';

@@ -273,6 +273,10 @@ describe('pieces', () => {
       ['', '0'],
       ['p12', '2'],
     ]);
+    const titles = { scaleTitle: 'share', rowTitle: 'features of', columnTitle: 'found in' };
+    const page = parseHtml(sectionOf({ case: 'matrix', value: { ...value, ...titles } }));
+    const [caption, corner] = [all(page, 'caption')[0], all(page, 'td')[0]].map((node) => textOf(node as never));
+    expect([caption, corner]).toEqual(['share', 'features of ↓ → found in']);
   });
 
   test.each([
