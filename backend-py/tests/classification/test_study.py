@@ -7,13 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
+from qscope.classification import baselines as baselines_module
 from qscope.classification.apply import answers
-from qscope.classification.baselines import Sides, difference_of_means, feature_inputs, logistic, word_inputs
+from qscope.classification.baselines import (
+    Baseline,
+    Sides,
+    difference_of_means,
+    feature_inputs,
+    logistic,
+    residual_inputs,
+    tuned,
+    word_inputs,
+)
 from qscope.classification.files import load_classifier, place_of, point_at, save_classifier
+from qscope.classification.group import _drawn
 from qscope.classification.labelled import LabelledText, Side, text_digest
 from qscope.classification.pooled import PooledLayer
 from qscope.classification.results import ALL, RESIDUAL_PROBE, SAE_PROBE, WORDS, Settings
+from qscope.classification.scores import f1_score
 from qscope.classification.study import Study
 from qscope.errors import UserError
 from qscope.v1.classify_pb2 import Classifier, ClassifierFeature, OperatingPoint
@@ -115,6 +128,22 @@ def test_numbers_equal_plain_counting(planted, found) -> None:
     for wanted, rate in ((True, rule.features[0].rate_positive), (False, rule.features[0].rate_negative)):
         of = [codes_NF[n, 3] > 0 for n in discovery if planted.texts[n].positive == wanted]
         assert rate == pytest.approx(sum(of) / len(of))
+    others = [codes_NF[n, 3] for n in discovery if not planted.texts[n].positive]
+    tail = rule.features[0].tail
+    assert (tail.fired_M.tolist(), tail.n) == (sorted(code for code in others if code > 0), len(others))
+
+
+def test_a_composed_rule_is_any_of_the_best_features_of_the_best_layers(planted, found) -> None:
+    for group in found.groups:
+        rule = group.method("OR over 2 layers")
+        assert rule.layers == [1, 2]
+        best = {row.layer: row.feature for row in group.layers}
+        assert [(one.layer, one.feature) for one in rule.features] == [(1, best[1]), (2, best[2])]
+        fires_N = np.any(
+            [planted.layers[layer].matrix(D_SAE).toarray()[:, best[layer]] > 0 for layer in (1, 2)], axis=0
+        )
+        kept = [n for n, text in enumerate(planted.texts) if text.side != Side.DISCOVERY]
+        assert rule.predicted_N.tolist() == fires_N[kept].tolist()
 
 
 def test_rates_are_held_on_the_calibration_texts(planted, found) -> None:
@@ -167,6 +196,39 @@ def test_the_curve_ends_at_all_texts(found) -> None:
     assert quarter.texts == pytest.approx(whole.texts / 4, abs=1)
 
 
+def test_a_point_of_the_curve_equals_a_study_of_its_texts(planted, found) -> None:
+    de = found.groups[1]
+    quarter = de.curve[0]
+    positive_N = np.array([text.positive for text in planted.texts])
+    language_N = np.array([text.language for text in planted.texts])
+    rows = {side: np.nonzero((language_N == "de") & [text.side == side for text in planted.texts])[0] for side in Side}
+    found_R, evaluated_R = rows[Side.DISCOVERY], rows[Side.EVALUATION]
+    probe = de.method(RESIDUAL_PROBE)
+    drawn = []
+    for draw in range(SETTINGS.draws):
+        seed = SETTINGS.seed(f"curve/de/0.25/{draw}")
+        part_R = _drawn(found_R, positive_N, 0.25, seed)
+        drawn.append(part_R.tolist())
+        for wanted in (True, False):
+            of = [(positive_N[some_R] == wanted).sum() for some_R in (part_R, found_R)]
+            assert of[0] == round(0.25 * of[1])
+        assert set(part_R) <= set(found_R)
+        deltas = {}
+        for layer, pooled in planted.layers.items():
+            fires_RF = pooled.matrix(D_SAE).toarray()[part_R] > 0
+            deltas[layer] = fires_RF[positive_N[part_R]].mean(0) - fires_RF[~positive_N[part_R]].mean(0)
+        layer = max(deltas, key=lambda one: deltas[one].max())
+        said_N = planted.layers[layer].matrix(D_SAE).toarray()[:, deltas[layer].argmax()] > 0
+        assert (quarter.layers[draw], de.count) == (layer, 1)
+        assert quarter.rule[draw] == f1_score(said_N[evaluated_R], positive_N[evaluated_R])
+        # The probe is fitted, and its inputs are standardised, on these texts alone.
+        sides = Sides(part_R, rows[Side.CALIBRATION], evaluated_R, positive_N)
+        inputs = residual_inputs(planted.layers[probe.layers[0]].mean_ND, sides)
+        scores_N, _ = logistic(inputs, sides, float(probe.detail.removeprefix("C ")))
+        assert quarter.probe[draw] == f1_score(scores_N[evaluated_R] > 0, positive_N[evaluated_R])
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
 def test_evaluation_texts_decide_nothing(planted, found) -> None:
     """Their labels are turned around: whatever was chosen stays."""
     other = Planted()
@@ -206,6 +268,7 @@ def test_without_any_feature_nothing_is_called_positive(planted) -> None:
     assert together.method("OR-rule, K=5").features == []
     assert together.method("OR-rule, K=5").measured.recall.value == 0
     assert together.method("OR-rule, K=5").measured.auc.value == 0.5
+    assert [point.overlap for point in together.curve] == [[1.0] * 3, [1.0]]
 
 
 def test_difference_of_means_by_hand() -> None:
@@ -216,6 +279,45 @@ def test_difference_of_means_by_hand() -> None:
     # Means 2 and -1: along 3, from 0.5.
     assert one.scores_N == pytest.approx(3 * (mean_ND[:, 0] - 0.5))
     assert (one.layer, one.quality) == (7, 1.0)
+
+
+@pytest.mark.parametrize(
+    "fitted",
+    [
+        lambda inputs, sides: logistic(inputs, sides, 1.0)[0],
+        residual_inputs,
+        lambda inputs, sides: difference_of_means(inputs, sides, 0).scores_N,
+        lambda inputs, sides: feature_inputs(sparse.csr_matrix(inputs), sides).toarray(),
+    ],
+    ids=["probe", "standardised", "means", "scaled"],
+)
+def test_what_is_fitted_knows_the_discovery_texts_alone(fitted) -> None:
+    """Whatever the other texts and their labels are, the discovery texts get the same numbers."""
+    random = np.random.default_rng(0)
+    inputs, positive_N = random.uniform(size=(60, 3)), np.arange(60) % 2 == 0
+    # The last feature fires in one discovery text, and in every other text once they are changed.
+    inputs[1:, 2] = 0
+    others, turned_N = inputs.copy(), positive_N.copy()
+    others[30:], turned_N[30:] = random.uniform(5, 9, (30, 3)), ~positive_N[30:]
+    one, two = (
+        fitted(made, Sides(np.arange(30), np.arange(30, 45), np.arange(45, 60), truth_N))
+        for made, truth_N in ((inputs, positive_N), (others, turned_N))
+    )
+    assert one[:30].shape == two[:30].shape
+    assert one[:30] == pytest.approx(two[:30])
+
+
+def test_the_best_strength_on_the_calibration_texts_is_kept(monkeypatch) -> None:
+    quality = {1.0: 0.7, 0.01: 0.6, 0.1: 0.9, 10.0: 0.9}
+    monkeypatch.setattr(
+        baselines_module,
+        "probe",
+        lambda inputs, sides, layer, strength=1.0: Baseline(None, layer, strength, quality[strength]),
+    )
+    for first in (None, Baseline(None, 3, 1.0, 0.7)):
+        # Of two equal ones the earlier.
+        assert tuned(lambda: None, first, None, 3).strength == 0.1
+    assert tuned(lambda: None, Baseline(None, 3, 1.0, 0.95), None, 3).strength == 1.0
 
 
 def test_a_probe_is_the_minimum_of_its_loss() -> None:
