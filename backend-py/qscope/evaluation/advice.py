@@ -158,7 +158,7 @@ def _advice(
             "extend",
             f"the suite has nothing else of its kind: with no other benchmark does it share much more than chance "
             f"(most with {shared.names[closest]}: overlap_min {shared.smaller[index, closest]:.0%}, "
-            f"{_of_smaller(index, closest, shared):.0%} by chance)",
+            f"{shared.chance_smaller[index, closest]:.0%} by chance)",
         )
     if one.tenth is not None and one.tenth.covered >= SMALL_FROM:
         return advice(
@@ -185,10 +185,6 @@ def _shared_ending(one: str, other: str, endings: Mapping[str, Ending]) -> str:
     both = [endings[name] for name in (one, other) if name in endings]
     alike = len(both) == 2 and both[0].text == both[1].text
     return both[0].text if alike and min(ending.share for ending in both) >= SAME_ENDING_FROM else ""
-
-
-def _of_smaller(i: int, j: int, shared: Overlaps) -> float:
-    return float(shared.chance[i, j] if shared.size_B[i] <= shared.size_B[j] else shared.chance[j, i])
 
 
 def _or_low(value: float) -> float:

@@ -101,7 +101,9 @@ class ChanceOverlap:
             short = size - (1 - absent_U).sum()
             if abs(short) < 1e-6 * size:
                 break
-            t = max(0.0, t + short / -(log_U * absent_U).sum())
+            slope = -(log_U * absent_U).sum()
+            # Without a slope it stands far behind the root, where the search for another i has ended: from the start.
+            t = max(0.0, t + short / slope) if slope > 0 else 0.0
         self._items_B[j] = t
         return float((1 - np.exp(t * log_U[mine])).mean())
 

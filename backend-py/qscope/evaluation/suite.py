@@ -181,9 +181,18 @@ class Overlaps:
 
     @cached_property
     def excess_smaller(self) -> np.ndarray:
-        """The same of the smaller of two benchmarks in the larger; symmetric."""
-        size_B = self.size_B
-        return np.where(size_B[:, None] <= size_B[None, :], self.excess, self.excess.T)
+        """The same of the smaller of two benchmarks in the larger, the mean of both where they are equally large;
+        symmetric."""
+        return self._of_smaller(self.excess)
+
+    @cached_property
+    def chance_smaller(self) -> np.ndarray:
+        """``chance`` of the same."""
+        return self._of_smaller(self.chance)
+
+    def _of_smaller(self, values_BB: np.ndarray) -> np.ndarray:
+        larger_BB = np.sign(self.size_B[:, None] - self.size_B[None, :])
+        return np.select([larger_BB < 0, larger_BB > 0], [values_BB, values_BB.T], (values_BB + values_BB.T) / 2)
 
 
 def overlaps(suite: Mapping[str, Footprints]) -> Overlaps:

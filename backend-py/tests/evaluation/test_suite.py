@@ -85,6 +85,33 @@ def test_chance_solves_its_equation(benchmarks):
             assert matrix[i, j] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_chance_does_not_hang_on_which_pair_came_before():
+    """Many items of rare features are needed for what a few of the common ones give: t of the first pair lies where
+    the second has no slope left."""
+    rare = Footprints.of([range(100), *[[0]] * 20_000])
+    nearly, common = Footprints.of([range(99)]), Footprints.of([range(60), range(60, 120), *[[0, 119]] * 20])
+    chance = ChanceOverlap([common, nearly, rare])
+    found = chance.matrix()
+    for i, j in zip(*np.nonzero(~np.eye(3, dtype=bool)), strict=True):
+        assert found[i, j] == pytest.approx(ChanceOverlap([common, nearly, rare]).of(i, j), abs=1e-5)
+    # 99 of the 120 common features, and as large a share of the rare ones among them.
+    assert found[2, 1] == pytest.approx(0.825, abs=0.02)
+
+
+def test_what_the_smaller_has_in_the_larger_is_symmetric_where_both_are_equally_large():
+    one, other = Footprints.of([[1, 2, 3], [4]]), Footprints.of([[3, 4], [5, 6]])
+    rest = Footprints.of([[1, 2, 9], [1, 5], [3, 8], [7]])
+    shared = overlaps({"a": one, "b": other, "c": rest})
+    assert shared.size_B[0] == shared.size_B[1] < shared.size_B[2]
+    assert shared.chance[0, 1] != pytest.approx(shared.chance[1, 0])
+    for smaller, either in ((shared.excess_smaller, shared.excess), (shared.chance_smaller, shared.chance)):
+        np.testing.assert_array_equal(smaller[~np.eye(3, dtype=bool)], smaller.T[~np.eye(3, dtype=bool)])
+        assert smaller[0, 1] == pytest.approx((either[0, 1] + either[1, 0]) / 2)
+        assert smaller[2, 0] == either[0, 2]
+        assert smaller[1, 2] == either[1, 2]
+
+
 def test_the_subsets_of_all_sizes_are_those_built_one_by_one(mixed):
     part = mixed["part"]
     one = measure("b", part, subsets=[0.5, 0.05, 0.2], draws=0, seed=4)
