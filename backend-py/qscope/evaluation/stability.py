@@ -46,7 +46,7 @@ class Stability:
         items: Spearman's correlation of R-hat with the number of items, over benchmarks: what size alone gives.
         halves, halves_sd: of R-hat on a random half of every benchmark with R-hat on the other half: mean and standard
             deviation over draws.
-        halves_matched, halves_matched_sd: the same with halves of ``matched_items`` // 2 items.
+        halves_matched, halves_matched_sd: the same with halves of ``matched_items`` // 2 items; NaN without any.
         others: every other layer and rule against the main one.
     """
 
@@ -81,8 +81,8 @@ def stability(
         size,
         draws,
         rank_agreement(values[main], items_B.astype(np.float64)),
-        *_halves_agreement(suites[main], 0, draws, seed),
-        *_halves_agreement(suites[main], size // 2, draws, seed),
+        *_halves_agreement(suites[main], None, draws, seed),
+        *(_halves_agreement(suites[main], size // 2, draws, seed) if size else (math.nan, math.nan)),
         tuple(
             Agreement(
                 *key,
@@ -137,8 +137,8 @@ def rank_agreement(one_N: np.ndarray, other_N: np.ndarray) -> float:
     return spearman(one_N[known], other_N[known]) if known.sum() >= 3 else math.nan
 
 
-def _halves_agreement(suite: Mapping[str, Footprints], size: int, draws: int, seed: int) -> tuple[float, float]:
-    """Of halves, or of ``size`` items on either side where it is not 0."""
+def _halves_agreement(suite: Mapping[str, Footprints], size: int | None, draws: int, seed: int) -> tuple[float, float]:
+    """Of halves, or of ``size`` items on either side."""
     random = np.random.default_rng(seed)
     orders = [[random.permutation(part.items) for part in suite.values()] for _ in range(draws)]
     sides = np.full((draws, 2, len(suite)), math.nan)

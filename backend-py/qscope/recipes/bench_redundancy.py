@@ -185,7 +185,7 @@ def run(context: RunContext) -> None:
         context.experiment.name, suite, measures, shared, advice, stable, endings_by_name, main, clusters.order
     )
     if len(suite) > 1:
-        report.sections.append(cluster_section(clusters))
+        report.sections.append(cluster_section(clusters, chance_known=len(suite) > 2))
     if utility:
         report.sections.append(utility_section(utility))
     if twice is not None:

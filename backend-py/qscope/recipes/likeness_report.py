@@ -151,13 +151,14 @@ def _pairs(heading: str, pairs: Sequence[ItemPair], benchmarks: Sequence[Benchma
     )
 
 
-def cluster_section(found: Clusters) -> pb.ReportSection:
-    """The groups, and how alike each is."""
+def cluster_section(found: Clusters, *, chance_known: bool) -> pb.ReportSection:
+    """The groups, and how alike each is; by overlap_min where chance is unknown."""
     likeness: Mapping[frozenset[str], float] = {frozenset(one.members): one.likeness for one in found.merges}
     together = [group for group in found.groups if len(group) > 1]
     alone = [group[0] for group in found.groups if len(group) == 1]
+    beyond = "beyond chance" if chance_known else "(overlap_min: no third benchmark says what chance gives)"
     text = (
-        "Benchmarks joined by what the smaller has in the larger beyond chance, mean over pairs (average linkage), "
+        f"Benchmarks joined by what the smaller has in the larger {beyond}, mean over pairs (average linkage), "
         f"down to {CLUSTER_FROM:g}. The matrices stand in this order: neighbours are alike."
     )
     alone_text = f"\n\nOf their own: {', '.join(alone)}." if alone else ""

@@ -10,7 +10,7 @@ import numpy as np
 from qscope.evaluation.advice import Advice, Ending
 from qscope.evaluation.panel import subset_sizes
 from qscope.evaluation.stability import Agreement, Stability
-from qscope.evaluation.suite import RANDOM_SUBSETS, BenchmarkMeasure, Overlaps
+from qscope.evaluation.suite import MIN_ITEMS, RANDOM_SUBSETS, BenchmarkMeasure, Overlaps
 from qscope.features.coverage import coverage_curve
 from qscope.features.footprints import Footprints
 from qscope.recipes.subset_table import SubsetRow, subset_table
@@ -203,14 +203,20 @@ def _pairs(heading: str, text: str, shared: Overlaps, values_BB: np.ndarray, ord
 def _stability(stable: Stability, count: int) -> pb.ReportSection:
     halves = _spread(stable.halves, stable.halves_sd)
     matched = _spread(stable.halves_matched, stable.halves_matched_sd)
+    at_equal_size = (
+        f"At equal size every benchmark stands for itself with {stable.matched_items} random items ({stable.draws} "
+        "draws)."
+        if stable.matched_items
+        else f"There is no equal size: no benchmark has {MIN_ITEMS} items."
+    )
+    of_equal_size = f"; with halves of equal size: {matched}" if stable.matched_items else ""
     return pb.ReportSection(
         heading="Stability",
         text=f"Spearman's correlation with the table above, over {count} benchmarks and their pairs.\n\nR-hat grows "
         f"with the number of items, so benchmarks of different sizes keep their order whatever is measured: R-hat and "
-        f"the number of items alone correlate by {_or_unknown(stable.items)}. At equal size every benchmark stands for "
-        f"itself with {stable.matched_items} random items ({stable.draws} draws).\n\nR-hat of one random half of every "
-        f"benchmark against the other half: {halves}; with halves of equal size: {matched} (mean ± standard "
-        f"deviation over {stable.draws} draws).",
+        f"the number of items alone correlate by {_or_unknown(stable.items)}. {at_equal_size}\n\nR-hat of one random "
+        f"half of every benchmark against the other half: {halves}{of_equal_size} (mean ± standard deviation over "
+        f"{stable.draws} draws).",
         table=pb.Table(
             caption="Other layers and rules",
             columns=[

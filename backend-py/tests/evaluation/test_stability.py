@@ -75,6 +75,15 @@ def test_matched_sizes_and_halves_are_those_of_the_items_taken_one_by_one():
         assert mean == pytest.approx(np.mean(by_draw))
 
 
+def test_small_benchmarks_have_no_equal_size():
+    suite = {f"b{n}": random_benchmark(n, 8 + 2 * n, range(100), 5) for n in range(4)}
+    found = stability({(1, "x"): suite}, (1, "x"), draws=5, seed=1)
+    assert found.matched_items == 0
+    assert math.isfinite(found.halves)
+    assert math.isnan(found.halves_matched)
+    assert math.isnan(found.halves_matched_sd)
+
+
 def test_two_benchmarks_cannot_agree_by_rank():
     suite = {name: Footprints.of([[1], [2]]) for name in "ab"}
     found = stability({(1, "x"): suite, (2, "x"): suite}, (1, "x"), draws=3, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,22 @@ def test_of_many_benchmarks_as_many_curves_as_can_be_told_apart():
     assert coverage.line_plot.series[-1].y[0] == pytest.approx(largest.per_item / largest.features)
 
 
+def test_without_an_equal_size_a_report_says_so():
+    suite, measures, shared, advice, stable, endings = measured_suite(["a", "b"])
+
+    def text(stable) -> str:
+        report = redundancy_report("title", suite, measures, shared, advice, stable, endings, MAIN, range(len(suite)))
+        return next(section.text for section in report.sections if section.heading == "Stability")
+
+    assert "stands for itself with 25 random items (4 draws)" in text(stable)
+    assert "with halves of equal size" in text(stable)
+    few = text(replace(stable, matched_items=0, halves_matched=math.nan, halves_matched_sd=math.nan))
+    assert "There is no equal size: no benchmark has 20 items." in few
+    assert "with halves of equal size" not in few
+    used = Used(Footprints.of([[1], [2]]), 100)
+    assert "there is no equal size" in utility_section({"few": Utility(2, 0, used, None)}).text
+
+
 def test_the_table_fits_a_terminal_and_the_silent_come_last():
     _, measures, _, advice, _, _ = measured_suite(["a", "b", "c", LONG])
     lines = suite_lines(measures, advice, MAIN)
@@ -137,6 +154,7 @@ def test_utility_keeps_the_contract_and_stands_at_equal_size():
     utility = {"few": Utility(20, 0, few, None), "many": Utility(50, 0, many, few)}
     section = utility_section(utility)
     assert violations(section) == []
+    assert "stands for itself with 20 random answers" in section.text
     assert utility_row(utility, "few") == {
         "answers": 20,
         "mui": 0.2,
@@ -153,15 +171,18 @@ def test_utility_keeps_the_contract_and_stands_at_equal_size():
 
 def test_clusters_keep_the_contract():
     likeness = np.array([[1, 0.9, 0.1], [0.9, 1, 0.2], [0.1, 0.2, 1]])
-    section = cluster_section(cluster(("a", "b", "c"), likeness))
+    section = cluster_section(cluster(("a", "b", "c"), likeness), chance_known=True)
     assert violations(section) == []
     number, members, likeness_cell = section.table.rows[0].cells
     assert sorted(members.text.split(", ")) == ["a", "b"]
     assert number.text in ("1", "2")
     assert likeness_cell.number == pytest.approx(0.9)
     assert section.text.endswith("Of their own: c.")
-    none = cluster_section(cluster(("a", "b"), np.zeros((2, 2))))
+    assert "beyond chance" in section.text
+    none = cluster_section(cluster(("a", "b"), np.zeros((2, 2))), chance_known=False)
     assert none.text.endswith("No two benchmarks are that alike.")
+    assert "beyond chance" not in none.text
+    assert "overlap_min" in none.text
     record = clusters_record(cluster(("a", "b", "c"), likeness), ("a", "b", "c"), "excess")
     assert sorted(record["merges"][0]["benchmarks"]) == ["a", "b"]
     assert [one["likeness"] for one in record["merges"]] == [pytest.approx(0.9), pytest.approx(0.15)]
