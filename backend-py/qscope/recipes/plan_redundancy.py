@@ -20,6 +20,12 @@ from qscope.v1.redundancy_pb2 import SCORE_MEASURE_EXACT, ItemScoring
 
 AT = "bench_redundancy"
 _FLOAT32 = 4
+#: Bytes of an active pair in a footprint (int32); and of one of the main layer and rule while it is measured, and while
+#: near-duplicates are looked for: indices both ways, and the sparse matrices of the join with what it holds at once.
+#: Measured with 20,000 to 80,000 items of 32 and 50 features: 25, and 110 beside 45 MB.
+_PAIR_BYTES, _MEASURED_BYTES, _JOINED_BYTES, _JOIN_BYTES = 4, 25, 110, 48 << 20
+#: Tensors as large as the neurons at the answers of a pass, alive at once: read, scores in float32, their product.
+_NEURON_TENSORS = 3
 #: Characters of a token, to guess the length of prompts without a tokenizer; a third of it in Chinese.
 _CHARACTERS = 3.5
 
@@ -32,6 +38,7 @@ def plan_redundancy(
     select_layers(task.layers, shape.n_layers, at=f"{AT}.layers")
     scope = scope_of(task, list(task.layers), shape, runs, AT)
     items, tokens, largest, facts, answered = 0, 0.0, 0, [], 0.0
+    given = again = 0.0
     panel = _panel_shapes(experiment, device)
     for benchmark in read_benchmarks(task, AT):
         count = len(benchmark.items)
@@ -40,6 +47,10 @@ def plan_redundancy(
         items, largest = items + count, max(largest, count)
         answered += _answer_tokens(benchmark) if panel else 0
         tokens += sum(min(task.context, len(item.prompt) / _CHARACTERS + 1) for item in benchmark.items)
+        for item in benchmark.items:
+            if item.answer:
+                answer = min(task.context - 1, len(item.answer) / _CHARACTERS + 1)
+                given, again = given + answer, again + min(task.context, len(item.prompt) / _CHARACTERS + 1 + answer)
     batch = max(task.model_batch_tokens, task.context)
     pairs = len(scope.layers) * (scope.k or scope.d_sae)
     memory = [
@@ -50,8 +61,15 @@ def plan_redundancy(
         ),
         (f"encoders, float32 ({len(scope.layers)} layers)", len(scope.layers) * scope.d_sae * shape.d_model * _FLOAT32),
         ("codes of one shard", min(task.shard_items, largest) * pairs * 2 * CODE_BYTES),
-        ("footprints of all items, every layer and rule", items * pairs * len(task.rules) * 16),
+        ("footprints of all items, every layer and rule", items * pairs * len(task.rules) * _PAIR_BYTES),
+        _compared(items * (scope.k or scope.d_sae), bool(task.near_duplicate_from)),
     ]
+    if given:
+        facts.append(("answers", f"about {again:,.0f} tokens with their prompts, in a second pass"))
+        if task.utility.neurons:
+            # Of a block nearly all is the three matrices of its MLP.
+            neurons = shape.active_block_parameters / (3 * shape.n_layers * shape.d_model)
+            memory.append(("neurons at the answers of one pass", batch * neurons * _NEURON_TENSORS * _FLOAT32))
     if panel:
         facts.append(("panel", f"{len(panel)} models, about {answered:,.0f} tokens each (prompts and answers)"))
         # Gone before the experiment's own model is loaded: only what is beyond it counts.
@@ -74,7 +92,15 @@ def plan_redundancy(
     model = 2 * shape.active_block_parameters * share_of_model
     sae = 2 * shape.d_model * scope.d_sae * len(scope.layers)
     panelled = sum(2 * one.active_block_parameters + 2 * one.d_model * one.vocab_size for one in panel)
-    return Estimate(planned, tokens * model + items * sae + answered * panelled)
+    # Neurons are read in every block.
+    answers = 2 * shape.active_block_parameters if task.utility.neurons else model
+    return Estimate(planned, tokens * model + items * sae + again * answers + given * sae + answered * panelled)
+
+
+def _compared(pairs: int, join: bool) -> tuple[str, int]:
+    if join:
+        return "measuring, and the search for near-duplicates", pairs * _JOINED_BYTES + _JOIN_BYTES
+    return "measuring", pairs * _MEASURED_BYTES
 
 
 def _panel_shapes(experiment: experiment_pb2.Experiment, device: torch.device) -> list[ModelShape]:

@@ -86,8 +86,20 @@ def test_a_plan_counts_items_and_names_rows_left_out(experiment, tmp_path, monke
     assert facts["tokens"].startswith("about 27 ")
     held = {item.name.split(" (")[0]: item.bytes for item in planned.memory}
     # Two items, one layer, k of 4 and two rules.
-    assert held["footprints of all items, every layer and rule"] == 2 * 4 * 2 * 16
+    assert held["footprints of all items, every layer and rule"] == 2 * 4 * 2 * 4
+    assert held["measuring, and the search for near-duplicates"] > 48 << 20
     assert planned.seconds > 0
+    quiet = plan(experiment(layers=[1], near_duplicate_from=0), str(tmp_path))
+    assert {item.name: item.bytes for item in quiet.memory}["measuring"] == 2 * 4 * 25
+    benchmark = {"name": "b", "source": str(tmp_path / "b.jsonl"), "prompt": "{q}", "answer": "{kind}"}
+    answered = plan(experiment(layers=[1], benchmarks=[benchmark], utility={"share": 0.9}), str(tmp_path))
+    # An answer of one character counts for 1.3 tokens: 16 of the first, cut, and 11 + 1.3 of the second.
+    assert {fact.name: fact.value for fact in answered.facts}["answers"].startswith("about 28 ")
+    assert answered.seconds > planned.seconds
+    neurons = plan(experiment(layers=[1], benchmarks=[benchmark], utility={"share": 0.9, "neurons": 1}), str(tmp_path))
+    assert {item.name for item in neurons.memory} - {item.name for item in answered.memory} == {
+        "neurons at the answers of one pass"
+    }
     for changes, reason, field in (
         ({"layers": [9]}, "LAYER_OUT_OF_RANGE", "bench_redundancy.layers[0]"),
         ({"bad_rows": "BAD_ROWS_REFUSE"}, "ROW_BAD", "bench_redundancy.benchmarks[0].source"),
