@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qscope.data.same_text import text_key
-from qscope.evaluation.near_duplicates import near_duplicates
+from qscope.evaluation.near_duplicates import _Listed, near_duplicates
 from qscope.features.footprints import Footprints
 
 FAR = [[100 + n] for n in range(40)]
@@ -85,6 +86,18 @@ def test_a_list_that_is_cut_keeps_the_closest_and_counts_all():
     assert (cut.found, cut.pairs) == (60, whole.pairs[:7])
     assert [pair.jaccard for pair in whole.pairs[:15]] == [1.0] * 15
     assert cut.alike_elsewhere == (60, 60)
+
+
+def test_a_list_that_is_cut_on_the_way_keeps_the_closest_of_all():
+    listed, jaccard = _Listed(3), np.random.default_rng(0).permutation(250_000) / 250_000
+    first = np.arange(len(jaccard))
+    for begin in range(0, len(first), 50_000):
+        part = slice(begin, begin + 50_000)
+        listed.add(first[part], first[part] + 1, jaccard[part])
+    best = np.argsort(-jaccard)[:3]
+    assert [one.tolist() for one in listed.best()] == [best.tolist(), (best + 1).tolist(), jaccard[best].tolist()]
+    assert listed.found == len(first)
+    assert listed._held < len(first), "it was cut on the way"
 
 
 @given(
