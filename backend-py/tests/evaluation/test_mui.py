@@ -116,6 +116,15 @@ def test_both_forms_are_those_of_the_definition(tiny_model, family):
         assert found.neurons.mui() == pytest.approx(len(set().union(*neurons)) / (4 * 48))
 
 
+def test_the_largest_counts_at_any_share_and_neurons_are_rounded(tiny_model):
+    loaded = tiny_model("qwen3")
+    documents, _ = documents_of(loaded)
+    # 0.035 of 48 neurons is 1.7.
+    found = measured(loaded, documents, share=1.0, neurons=0.035)
+    assert [len(some) for some in sets_of(found.features)] == [2, 2, 2], "the largest of two layers"
+    assert [len(some) for some in sets_of(found.neurons)] == [8, 8, 8], "two of each of four layers"
+
+
 def test_at_equal_size_it_is_the_mean_over_subsets():
     used = Used(Footprints.of([[0, 1], [1, 2], [1]]), 10)
     assert used.mui() == 0.3
