@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def http_server() -> Iterator[Callable[..., str]]:
     """``http_server(answer)``: address of a server whose replies to POST are ``answer(request, headers)``.
 
     ``answer`` takes the JSON of the request (with its ``path``) and its headers by lower-case name, and returns status,
-    headers and body (bytes, or anything JSON holds).
+    headers and body (bytes, an iterator of them, or anything JSON holds).
     """
     servers = []
 
@@ -120,18 +121,23 @@ def http_server() -> Iterator[Callable[..., str]]:
                 request["path"] = self.path
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status, more, body = answer(request, headers)
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                for name, value in {"content-length": str(len(data)), **more}.items():
+                if not isinstance(body, Iterator):
+                    body = [body if isinstance(body, bytes) else json.dumps(body).encode()]
+                    more = {"content-length": str(len(body[0])), **more}
+                for name, value in more.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(data)
+                # A client may have heard enough.
+                with contextlib.suppress(ConnectionError):
+                    for piece in body:
+                        self.wfile.write(piece)
 
             def log_message(self, *_: object) -> None:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 

@@ -5,13 +5,14 @@ Every answer stands in a ledger before it is used, so that a run that goes on as
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from qscope.runs.ledger import Ledger, key_of
 from qscope.v1.chat_pb2 import ChatEndpoint
 
 _TRIES, _LONGEST_WAIT = 5, 30.0
+#: Bytes of an answer at most: four times what the largest ``max_tokens`` makes at 64 bytes a token.
+_LARGEST = 32 << 20
 #: What a server says of itself when it may answer later.
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504}
 #: What a server says of one question: another one may do.
@@ -32,6 +35,10 @@ _THINKING = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 
 class QuestionFault(UserError):
     """A fault that may be this question's alone."""
+
+
+class _TooLong(Exception):
+    """An answer that does not end."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class ChatServer:
     Args:
         endpoint: the server.
         at: experiment field of the endpoint, for errors.
-        ledger: where answers are kept; what stands there is not asked again. Empty answers are not kept.
+        ledger: where answers are kept; what stands there is not asked again, empty answers apart.
         should_stop: asked before every try; an answer under way, and a wait between tries, are not cut short.
         sleep: waits so many seconds.
 
@@ -132,7 +139,7 @@ class ChatServer:
         usage: what was asked so far.
 
     Raises:
-        UserError: the named variable holds no key (CHAT_KEY_MISSING).
+        UserError: the named variable holds no key (CHAT_KEY_MISSING), or what no key is (CHAT_KEY_MALFORMED).
     """
 
     def __init__(
@@ -148,7 +155,8 @@ class ChatServer:
 
         self._ledger = ledger
         self._endpoint, self._at, self._should_stop, self._sleep = endpoint, at, should_stop, sleep
-        key = os.environ.get(endpoint.api_key_variable, "") if endpoint.api_key_variable else ""
+        # A key from a file often ends in a line break, which no header may hold.
+        key = os.environ.get(endpoint.api_key_variable, "").strip() if endpoint.api_key_variable else ""
         if endpoint.api_key_variable and not key:
             raise UserError(
                 f"The variable {endpoint.api_key_variable} holds no key.",
@@ -157,10 +165,20 @@ class ChatServer:
                 reason="CHAT_KEY_MISSING",
                 field=f"{at}.api_key_variable",
             )
+        if not all("!" <= character <= "~" for character in key):
+            raise UserError(
+                f"What {endpoint.api_key_variable} holds is no key: it has blanks, or characters beyond ASCII.",
+                remedy=f"Set {endpoint.api_key_variable} to the key alone, then run `qscope worker stop`.",
+                reason="CHAT_KEY_MALFORMED",
+                field=f"{at}.api_key_variable",
+            )
+        self._key = key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_seconds)
         self._url = endpoint.url.rstrip("/") + "/chat/completions"
         self.usage = Usage.of_ledger(ledger)
+        # Those of earlier attempts keep their numbers: there were no more of them than answers.
+        self._silent = self.usage.answers
         self._lock, self._in_a_row = threading.Lock(), 0
         self._given_up: QuestionFault | None = None
 
@@ -248,16 +266,24 @@ class ChatServer:
                 raise Stopped
             answer, wait = self._try(body, attempt == _TRIES - 1)
             if answer is not None:
-                # An answer without text is none to keep: a run that goes on asks once more.
-                if self._ledger is not None and answer.text:
-                    self._ledger.put(key, answer.as_json())
-                    # Of two threads with the same question the first one's answer stays, for both.
-                    answer = Answer.of_json(self._ledger.get(key))
+                if self._ledger is not None:
+                    answer = self._kept(self._ledger, key, answer)
                 with self._lock:
                     self.usage.count(answer)
                 return answer
             self._sleep(wait if wait is not None else min(_LONGEST_WAIT, 0.5 * 2**attempt) * (0.5 + random.random()))
         raise AssertionError("the last try answers or raises")
+
+    def _kept(self, ledger: Ledger, key: str, answer: Answer) -> Answer:
+        if answer.text:
+            ledger.put(key, answer.as_json())
+            # Of two threads with the same question the first one's answer stays, for both.
+            return Answer.of_json(ledger.get(key))
+        # One without text is none to recall: a run that goes on asks once more. It was paid for all the same.
+        with self._lock:
+            self._silent += 1
+            ledger.put(f"without text {self._silent}", answer.as_json())
+        return answer
 
     def _count_fault(self, kind: str) -> None:
         with self._lock:
@@ -270,13 +296,13 @@ class ChatServer:
         with self._lock:
             self.usage.requests += 1
         try:
-            response = self._client.post(self._url, json=body)
-        except httpx.DecodingError as error:
-            # Compressed, and not so: garbage like any other.
+            status, headers, content = self._post(body)
+        except (httpx.DecodingError, _TooLong) as error:
+            # Compressed, and not so, or without an end: garbage like any other.
             self._count_fault("garbage")
             if not last:
                 return None, None
-            raise self._garbage(_brief(error)) from error
+            raise self._garbage(self._brief(error)) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             self._count_fault("unreachable" if isinstance(error, httpx.ConnectError) else "connection lost")
             later = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
@@ -285,16 +311,15 @@ class ChatServer:
             # A server that takes questions and loses some is there.
             kind = QuestionFault if later and not isinstance(error, httpx.ConnectError) else UserError
             raise self._fault(
-                f"{self._url} cannot be reached ({_brief(error)}).",
+                f"{self._url} cannot be reached ({self._brief(error)}).",
                 "Check endpoint.url (it ends in /v1 for most servers) and whether the server runs.",
                 "CHAT_SERVER_UNREACHABLE",
                 kind,
             ) from error
-        status = response.status_code
         if status != 200:
             self._count_fault(f"status {status}")
         if status in _BUSY and not last:
-            return None, _seconds(response.headers.get("retry-after", ""))
+            return None, _seconds(headers.get("retry-after", ""))
         if status in (401, 403):
             raise self._fault(
                 f"{self._url} refuses the key ({status}).",
@@ -303,18 +328,45 @@ class ChatServer:
             )
         if status != 200:
             raise self._fault(
-                f"{self._url} answers {status}: {_brief(response.text)}",
+                f"{self._url} answers {status}: {self._brief(content.decode(errors='replace'))}",
                 "Check endpoint.url and endpoint.model.",
                 "CHAT_SERVER_FAULT",
                 QuestionFault if status in _BUSY | _OF_THE_QUESTION else UserError,
             )
-        answer = _completion(response)
+        answer = _completion(content)
         if answer is not None:
             return answer, None
         self._count_fault("garbage")
         if not last:
             return None, None
-        raise self._garbage(_brief(response.text))
+        raise self._garbage(self._brief(content.decode(errors="replace")))
+
+    def _post(self, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of a reply; the client's own timeout is that of a single piece of it.
+
+        Raises:
+            httpx.HTTPError: the connection fails, or the reply is not whole in time.
+            _TooLong: there is no end to the reply.
+        """
+        import httpx
+
+        end = time.monotonic() + self._endpoint.timeout_seconds
+        content = bytearray()
+        with self._client.stream("POST", self._url, json=body) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > _LARGEST:
+                    raise _TooLong(f"more than {_LARGEST >> 20} MiB")
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout(f"not whole after {self._endpoint.timeout_seconds:g} seconds")
+            return response.status_code, response.headers, bytes(content)
+
+    def _brief(self, what: object) -> str:
+        """The beginning of what a server says, who may quote the key it was sent."""
+        text = " ".join(str(what).split()) or type(what).__name__
+        if self._key:
+            text = text.replace(self._key, "[key]")
+        return text if len(text) <= 160 else text[:157] + "..."
 
     def _garbage(self, shown: str) -> UserError:
         return self._fault(
@@ -328,10 +380,10 @@ class ChatServer:
         return kind(message, remedy=remedy, reason=reason, field=self._at)
 
 
-def _completion(response: Any) -> Answer | None:
-    """The answer in a chat completion; None where the response is none."""
+def _completion(content: bytes) -> Answer | None:
+    """The answer in a chat completion; None where it is none."""
     try:
-        body = response.json()
+        body = json.loads(content)
         choice = body["choices"][0]
         content = choice["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -342,7 +394,9 @@ def _completion(response: Any) -> Answer | None:
     usage = body.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     tokens = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
-    return Answer(_THINKING.sub("", content or "").strip(), *tokens, choice.get("finish_reason") == "length")
+    # JSON may hold half a character (an emoji cut through), which neither a tokenizer nor a request takes.
+    text = (content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Answer(_THINKING.sub("", text).strip(), *tokens, choice.get("finish_reason") == "length")
 
 
 def _count(value: Any) -> int:
@@ -355,8 +409,3 @@ def _seconds(text: str) -> float | None:
         return min(_LONGEST_WAIT, max(0.0, float(text)))
     except ValueError:
         return None
-
-
-def _brief(what: object) -> str:
-    text = " ".join(str(what).split()) or type(what).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 
 import pytest
 
 from qscope.errors import Stopped, UserError
+from qscope.features import chat_server
 from qscope.features.chat_server import Answer, ChatServer, Question
 from qscope.runs.ledger import Ledger
 from qscope.v1.chat_pb2 import ChatEndpoint
@@ -215,3 +218,98 @@ def test_answers_of_before_tokens_were_counted_are_still_known(serve, tmp_path) 
     with ChatServer(endpoint, ledger=Ledger(path)) as server:
         assert server.ask("s", "u") == "old"
     assert len(asked) == 1
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def keyed(endpoint: ChatEndpoint, monkeypatch, key: str) -> ChatServer:
+    monkeypatch.setenv("SOME_KEY", key)
+    endpoint.api_key_variable = "SOME_KEY"
+    return ChatServer(endpoint, sleep=lambda _: None)
+
+
+def test_the_line_break_that_a_file_ends_in_is_no_part_of_a_key(serve, monkeypatch) -> None:
+    sent = []
+    endpoint = serve(lambda _, headers: sent.append(headers["authorization"]) or said("x"))
+    with keyed(endpoint, monkeypatch, "s3cret\r\n") as server:
+        server.ask("a", "b")
+    assert sent == ["Bearer s3cret"]
+
+
+@pytest.mark.parametrize("key", ["s3c\nret", "s3c ret", "s3crét"])
+def test_what_no_header_may_hold_is_refused_and_not_shown(serve, monkeypatch, key) -> None:
+    with pytest.raises(UserError) as caught:
+        keyed(serve(lambda *_: said("x")), monkeypatch, key)
+    assert (caught.value.reason, caught.value.field) == ("CHAT_KEY_MALFORMED", "endpoint.api_key_variable")
+    assert "s3c" not in f"{caught.value} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("before", [0, 150, 155])
+def test_a_server_that_quotes_the_key_does_not_spread_it(serve, monkeypatch, tmp_path, status, before) -> None:
+    """Also where what is shown of its words would end within the key."""
+    endpoint = serve(lambda *_: (status, {}, b"x" * before + b" no such key: s3cret-s3cret"))
+    with keyed(endpoint, monkeypatch, "s3cret-s3cret") as server:
+        (answer,) = server.answer_all([Question("a", "b")])
+    assert answer.fault
+    assert "s3c" not in answer.fault
+
+
+# -- answers that are no good ----------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_does_not_end_is_waited_for_as_long_as_the_whole_may_take(serve) -> None:
+    def dripping(*_):
+        def pieces():
+            for _ in range(40):
+                yield b" "
+                time.sleep(0.02)
+            yield json.dumps(said("too late")[2]).encode()
+
+        return 200, {}, pieces()
+
+    endpoint = serve(dripping, timeout_seconds=0.1, concurrency=1)
+    with ChatServer(endpoint, sleep=lambda _: None) as server, pytest.raises(UserError) as caught:
+        server.ask("a", "b")
+    assert caught.value.reason == "CHAT_SERVER_UNREACHABLE"
+    assert server.usage.faults == {"connection lost": 5}
+
+
+def test_an_answer_larger_than_any_is_given_up_before_it_fills_the_memory(serve, monkeypatch) -> None:
+    monkeypatch.setattr(chat_server, "_LARGEST", 1 << 20)
+    sent: list[int] = []
+
+    def huge(*_):
+        def pieces():
+            for number in range(50):
+                sent.append(number)
+                yield b" " * (1 << 20)
+            yield json.dumps(said("x")[2]).encode()
+
+        return 200, {}, pieces()
+
+    with ChatServer(serve(huge), sleep=lambda _: None) as server, pytest.raises(UserError) as caught:
+        server.ask("a", "b")
+    assert "more than 1 MiB" in str(caught.value)
+    assert server.usage.faults == {"garbage": 5}
+    assert max(sent) < 49
+
+
+def test_half_a_character_stands_there_as_what_it_is(serve, tmp_path) -> None:
+    """An emoji cut through: neither tokenizers nor requests take it as it is."""
+    body = b'{"choices": [{"message": {"content": "a \\ud83d b \\ud83d\\ude00"}}]}'
+    with ChatServer(serve(lambda *_: (200, {}, body)), ledger=Ledger(tmp_path / "l")) as server:
+        text = server.ask("a", "b")
+        assert text == "a \ufffd b \U0001f600"
+        server.ask("a", text)
+
+
+def test_what_answers_without_text_took_is_counted_over_attempts(serve, tmp_path) -> None:
+    """Thinking to the last token costs as much as an answer."""
+    body = {"choices": [{"message": {"content": "<think>hm"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}
+    endpoint = serve(lambda *_: (200, {}, body))
+    for attempt in (1, 2, 3):
+        with ChatServer(endpoint, ledger=Ledger(tmp_path / "l")) as server:
+            assert [one.text for one in server.answer_all([Question("s", "a"), Question("s", "b")])] == ["", ""]
+        assert (server.usage.answers, server.usage.output_tokens) == (2 * attempt, 18 * attempt)
