@@ -69,7 +69,8 @@ class Outcome:
         tokens: of a text, mean, by curve.
         equal_tokens: of ``random`` and ``natural``: texts that have as many tokens as the data set (all of them where
             they have fewer), their coverage and its spread.
-        unverified: coverage of the first tries, checked or not, at the same budget.
+        unverified, first_tries: coverage of the first tries, checked or not, at the same budget; how many those are
+            (fewer where they came to no text).
         seed_coverage: coverage of the seed data set alone.
         reasons: how often a text was not kept, by reason.
     """
@@ -94,6 +95,7 @@ class Outcome:
     tokens: dict[str, float] = field(default_factory=dict)
     equal_tokens: dict[str, tuple[int, float, float]] = field(default_factory=dict)
     unverified: float = math.nan
+    first_tries: int = 0
     seed_coverage: float = math.nan
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -312,7 +314,7 @@ def synthesis_lines(outcome: Outcome) -> list[str]:
     if outcome.targeted:
         lines.append(_line("with targeted texts", rows, outcome.targeted[-1], tokens=outcome.tokens.get("targeted")))
     if not math.isnan(outcome.unverified):
-        lines.append(_line("with first tries, unchecked", rows, outcome.unverified))
+        lines.append(_line("with first tries, unchecked", outcome.first_tries, outcome.unverified))
     for name, title in (("random", "with untargeted texts"), ("natural", "with natural texts")):
         found = outcome.at_budget(name)
         if found:
@@ -379,7 +381,9 @@ def _facts(outcome: Outcome) -> pb.ReportSection:
         ("rows kept", f"{len(outcome.dataset):,} of {len(outcome.verdicts):,} texts tried"),
     ]
     if not math.isnan(outcome.unverified):
-        facts.append(("coverage of first tries, unchecked", f"{outcome.unverified:.1%} at the same budget"))
+        facts.append(
+            ("coverage of first tries, unchecked", f"{outcome.unverified:.1%} ({outcome.first_tries:,} texts)")
+        )
     for name in ("random", "natural"):
         if name in outcome.needed:
             needed = outcome.needed[name]

@@ -175,7 +175,7 @@ def _written(
     told = _watch(context, task, loop, writing.usage, "rewriting", len(rewrites))
     kept += loop.fill(rewrites, duplicates)
     responses = _responses(task, writing.asker, [verdict.text for verdict in kept])
-    random_texts = _random(context, task, material, writing, reader, ledger, len(kept))
+    random_texts = _random(context, task, material, writing, reader, ledger, loop.verdicts, len(kept))
     return Outcome(
         targets=material.targets,
         missing=material.missing,
@@ -189,9 +189,19 @@ def _written(
 
 
 def _watch(
-    context: RunContext, task: Synthesize, loop: Loop, usage: Usage, phase: str, total: int
+    context: RunContext,
+    task: Synthesize,
+    loop: Loop,
+    usage: Usage,
+    phase: str,
+    total: int,
+    before: Sequence[Verdict] = (),
 ) -> Callable[[int], None]:
-    """Progress, and what it takes: tries, tokens, cost. What an earlier attempt told is not told again."""
+    """Progress, and what it takes: tries, tokens, cost. What an earlier attempt told is not told again.
+
+    Args:
+        before: verdicts of the loops before this one.
+    """
     last = len(loop.verdicts) - loop.recalled
 
     def told(kept: int) -> None:
@@ -199,16 +209,17 @@ def _watch(
         context.progress(phase, kept, total, "texts")
         if len(loop.verdicts) - loop.recalled > last:
             last = len(loop.verdicts) - loop.recalled
+            verdicts = [*before, *loop.verdicts]
             values = {
-                "texts_tried": len(loop.verdicts),
-                "texts_kept": sum(verdict.kept for verdict in loop.verdicts),
+                "texts_tried": len(verdicts),
+                "texts_kept": sum(verdict.kept for verdict in verdicts),
                 "requests": usage.requests,
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,
             }
             if task.endpoint.input_price or task.endpoint.output_price:
                 values["cost"] = usage.cost(task.endpoint)
-            context.metrics(len(loop.verdicts), {-1: {name: float(value) for name, value in values.items()}})
+            context.metrics(len(verdicts), {-1: {name: float(value) for name, value in values.items()}})
 
     return told
 
@@ -232,6 +243,7 @@ def _random(
     writing: Writing,
     reader: FiredReader,
     ledger: Ledger,
+    before: Sequence[Verdict],
     count: int,
 ) -> list[Verdict]:
     """As many texts by the same writer, without a target, kept by the same rules but that a feature must fire."""
@@ -244,15 +256,15 @@ def _random(
         Slot(f"random#{n}", n, None, tuple(shown[n * _RANDOM_EXCERPTS : (n + 1) * _RANDOM_EXCERPTS]))
         for n in range(count)
     ]
-    told = progress_of(context, "writing without a target", count)
     loop = Loop(
         writing.writer,
         reader,
         ledger,
         attempts=task.attempts,
         should_stop=lambda: context.stop_requested,
-        on_verdicts=told,
+        on_verdicts=lambda kept: told(kept),
     )
+    told = _watch(context, task, loop, writing.usage, "writing without a target", count, before)
     return loop.fill(slots, Duplicates(task.max_overlap, material.seeds))
 
 
@@ -279,6 +291,7 @@ def _compare(context: RunContext, task: Synthesize, material: Material, outcome:
     outcome.sizes.extend(sizes)
     outcome.targeted.extend(in_order[sizes].tolist())
     first = [verdict.key_P for verdict in outcome.verdicts if verdict.attempt == 0 and verdict.text][:budget]
+    outcome.first_tries = len(first)
     outcome.unverified = float(coverage_in_order(targets, first)[-1]) if first else math.nan
     outcome.seed_coverage = targets.seed_coverage
     if texts:

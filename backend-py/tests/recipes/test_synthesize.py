@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -19,15 +20,23 @@ from qscope.errors import UserError
 from qscope.features.files import save_features
 from qscope.models import capture_residuals, load_model
 from qscope.recipes.plan import plan
+from qscope.recipes.synthesis_material import Material
+from qscope.recipes.synthesis_report import Outcome, synthesis_lines
+from qscope.recipes.synthesize import _compare
 from qscope.runs import RunFolder, tail, violations
 from qscope.runs.context import RunStopped
 from qscope.runs.files import write_message
 from qscope.sae import formats
 from qscope.sae.topk import dense_codes
+from qscope.synthesis.fired import FiringCounts
+from qscope.synthesis.loop import Slot, Verdict
+from qscope.synthesis.responses import Response
+from qscope.synthesis.targets import Target
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.explain_pb2 import Explanation, ExplanationSet
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, ModelRecord, SaeRecord
 from qscope.v1.model_pb2 import ModelOptions
+from qscope.v1.synthesize_pb2 import Synthesize
 
 LAYER, CONTEXT = 4, 24
 ROWS = {"source": "embedded-heldout", "limit": 12}
@@ -364,6 +373,10 @@ def test_a_server_with_faults_writes_judges_and_responds(experiment, run, http_s
     assert rows
     announced = {event.artifact.path for event in tail(folder.events) if event.HasField("artifact")}
     assert {"artifacts/answers.jsonl", "artifacts/ledger.jsonl"} <= announced
+    # The tokens told while it works go on to the last try, untargeted ones included.
+    told = [event.metrics.entries[0] for event in tail(folder.events) if event.HasField("metrics")]
+    assert told[-1].step == told[-1].values["texts_tried"] == len(lines(folder, "ledger.jsonl"))
+    assert [one.step for one in told] == sorted({one.step for one in told})
     for row in rows:
         peak_F = counter.peaks(row["messages"][0]["content"])
         assert float(peak_F[row["metadata"]["feature"]]) == pytest.approx(row["metadata"]["activation"], rel=1e-3)
@@ -515,6 +528,21 @@ def test_features_that_nothing_shows_are_told_and_cost_no_more_than_their_tries(
     told = [event.log.text for event in tail(folder.events) if event.HasField("log")]
     missing = found["missing"]
     assert any(text.startswith(f"{missing} of {missing} missing features have no excerpt") for text in told)
+
+
+def test_first_tries_are_counted_where_they_are_fewer_than_the_rows() -> None:
+    """A first try that the server lost has no text, though another one was kept."""
+    target = Target(LAYER, 7)
+    slots = {name: Slot(name, 0, target) for name in ("a", "b")}
+    tried = [Verdict("a", 0, "", "writer failed"), Verdict("b", 0, "y", fired=(9,))]
+    tried.append(Verdict("a", 1, "x", fired=(target.key,)))
+    counts = FiringCounts({LAYER: 8})
+    outcome = Outcome([target], [0], counts, slots, tried, tried[1:], [Response("benign")] * 2, [])
+    _compare(SimpleNamespace(seed_for=len), Synthesize(), Material([], counts, [target], [0], []), outcome)
+    assert (outcome.first_tries, outcome.unverified, outcome.targeted[-1]) == (1, 0.0, 1.0)
+    told = [" ".join(line.split()) for line in synthesis_lines(outcome)]
+    assert "with first tries, unchecked 1 0.0%" in told
+    assert "with targeted texts 2 0 100.0%" in told
 
 
 def test_the_plan_counts_texts_and_says_who_writes(experiment, tmp_path) -> None:
