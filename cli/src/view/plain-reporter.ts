@@ -1,4 +1,4 @@
-import { LogLevel, type RunEvent } from '../gen/qscope/v1/run_event_pb.js';
+import { LogLevel, type RunEvent, RunState } from '../gen/qscope/v1/run_event_pb.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
 import { failureLines } from './failure.js';
 import { printLine, printNote } from './output.js';
@@ -12,9 +12,15 @@ const LINE_MS = 30_000;
 const LINES = 20;
 
 export interface PlainOptions {
-  /** Warnings and failures only. */
+  /** Warnings, failures and what cut a run short, only. */
   quiet?: boolean | undefined;
   now?: () => number;
+}
+
+/** What is no success is told also to those who asked for quiet. */
+function isWarning({ event }: RunEvent): boolean {
+  if (event.case === 'stateChanged') return [RunState.CANCELLED, RunState.PREEMPTED].includes(event.value.state);
+  return event.case === 'log' && event.value.level >= LogLevel.WARNING;
 }
 
 /** Lines that stay: for log files, CI and terminals that cannot rewrite a line. */
@@ -35,8 +41,7 @@ export class PlainReporter implements Reporter {
       if (!quiet && this.isDue()) printNote(progressText(this.model));
       return;
     }
-    const isWarning = event.event.case === 'log' && event.event.value.level >= LogLevel.WARNING;
-    const text = quiet && !isWarning ? undefined : eventNote(event);
+    const text = quiet && !isWarning(event) ? undefined : eventNote(event);
     if (text) printNote(text);
   }
 

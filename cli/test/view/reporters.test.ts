@@ -209,6 +209,14 @@ describe('reporters', () => {
     expect({ out, err }).toEqual({ out: '', err: 'warning: FVU > 1 at layer 3\n' });
   });
 
+  test('plain and quiet: a run that was cut short says why', () => {
+    const reporter = new PlainReporter({ quiet: true });
+    reporter.event(event('stateChanged', { state: RunState.CANCELLING, message: 'stopping' }));
+    reporter.event(event('stateChanged', { state: RunState.CANCELLED, message: 'the worker ended' }));
+    reporter.end(run({ state: RunState.CANCELLED }));
+    expect({ out, err }).toEqual({ out: '', err: 'the worker ended\n' });
+  });
+
   test('json: one event a line, as the contract writes it', () => {
     const reporter = new JsonReporter();
     reporter.begin();
