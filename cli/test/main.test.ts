@@ -48,6 +48,18 @@ describe('usage', () => {
     expect(code).toBe(2);
   });
 
+  test.each([
+    [['steer'], 'There is nothing to steer: no file, no prompt.\nGive an experiment file, or -p TEXT'],
+    [['steer', '-p', ''], '-p holds no text.\nWrite the prompt after -p'],
+    [['steer', '-p', 'one', '-p', ''], '-p holds no text.'],
+    [['steer', '-i'], '-i needs a terminal to read prompts from.'],
+  ])('%j is refused with 2, by what was typed', async (args, message) => {
+    const { stderr, code } = await sandbox.run(args);
+    expect(stderr).toContain(message);
+    expect(stderr).not.toContain('--set');
+    expect(code).toBe(2);
+  });
+
   test('--version', async () => {
     expect((await sandbox.run(['--version'])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });

@@ -31,6 +31,12 @@ export async function steer(files: string[], options: SteerOptions): Promise<voi
       exitCode: ExitCode.usage,
     });
   }
+  if (options.prompt?.includes('')) {
+    throw new UserError('-p holds no text.', {
+      hint: 'Write the prompt after -p, or have it asked for with -i.',
+      exitCode: ExitCode.usage,
+    });
+  }
   const loaded = await loadExperiment(files, { verb: 'steer', set });
   // Faults are placed in files; who gave options only is told what is wrong without a place.
   const locate: Locate = files.length > 0 ? loaded.locate : () => undefined;
