@@ -15,7 +15,7 @@ over all subsets of that size, exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,14 @@ class Utility:
         cut: those of them that lost a part to the context.
         features: by SAE features.
         neurons: by MLP neurons; None where they were not asked for.
+        not_finite: items left out as the model is infinite or undefined at their response.
     """
 
     items: int
     cut: int
     features: Used
     neurons: Used | None
+    not_finite: int = 0
 
 
 def response_documents(
@@ -141,6 +143,7 @@ def measure_utility(
     features_of: list[np.ndarray] = [np.zeros(0, np.int64)] * len(documents)
     neurons_of: list[np.ndarray] = [np.zeros(0, np.int64)] * len(documents)
     done = 0
+    finite = np.ones(len(documents), dtype=bool)
     for batch in batches(documents, batch_tokens):
         if should_stop():
             return None
@@ -173,17 +176,20 @@ def measure_utility(
             for row, counts_F in enumerate((codes_BF > 0) & (codes_BF >= share * largest_B1)):
                 chosen_features[row].append((counts_F.nonzero().squeeze(1) + start).cpu())
             start += sae.d_sae
+        finite[batch.rows_B.numpy()] = places.finite(captured.values()).cpu().numpy()
         for index, row in enumerate(batch.rows_B.tolist()):
             features_of[row] = torch.cat(chosen_features[index]).numpy()
             if neurons:
                 neurons_of[row] = torch.cat(chosen_neurons[index]).numpy()
         done += len(batch.rows_B)
         on_progress(done)
+    kept = np.flatnonzero(finite)
     return Utility(
-        len(documents),
+        len(kept),
         cut,
-        Used(Footprints.of(features_of), sum(sae.d_sae for sae in saes.values())),
-        Used(Footprints.of(neurons_of), sum(width_L)) if neurons else None,
+        Used(Footprints.of(features_of).take(kept), sum(sae.d_sae for sae in saes.values())),
+        Used(Footprints.of(neurons_of).take(kept), sum(width_L)) if neurons else None,
+        len(documents) - len(kept),
     )
 
 
@@ -197,6 +203,13 @@ class _Places:
         self._rows = len(batch.rows_B)
         ids_N = batch.input_ids_BT.to(loaded.device)[self.row_N, self.position_N]
         self.unembed_ND = loaded.model.get_output_embeddings().weight[ids_N]
+
+    def finite(self, residuals: Iterable[Tensor]) -> Tensor:
+        """Whether every number at the response of each row is finite, [B]."""
+        finite_B = torch.ones(self._rows, dtype=torch.bool, device=self.row_N.device)
+        for resid_BTD in residuals:
+            finite_B[self.row_N[~resid_BTD[self.row_N, self.position_N].isfinite().all(1)]] = False
+        return finite_B
 
     def largest(self, scores_NM: Tensor) -> Tensor:
         """The largest over the tokens of each row, [B, M]."""

@@ -232,6 +232,11 @@ def _utility(context: RunContext, task: BenchRedundancy, opened: Opened, benchma
     )
     if found is None:
         context.stop(0)
+    if found.not_finite:
+        context.warning(
+            f"{benchmark.name}: at {found.not_finite:,} of {len(documents):,} answers the model is infinite or "
+            "undefined: they are left out of the model utility index."
+        )
     if cut:
         context.warning(f"{benchmark.name}: {cut:,} prompts with their answers were cut to {AT}.context.")
     return found

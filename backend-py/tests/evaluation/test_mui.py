@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -112,6 +113,8 @@ def test_both_forms_are_those_of_the_definition(tiny_model, family):
         features, neurons = by_definition(loaded, documents, 0.5, 0.05)
         assert sets_of(found.features) == features
         assert sets_of(found.neurons) == neurons
+        turned = measured(loaded, documents[::-1], batch_tokens=batch_tokens)
+        assert (sets_of(turned.features), sets_of(turned.neurons)) == (features[::-1], neurons[::-1])
         assert found.features.mui() == pytest.approx(len(set().union(*features)) / (2 * 64))
         assert found.neurons.mui() == pytest.approx(len(set().union(*neurons)) / (4 * 48))
 
@@ -123,6 +126,31 @@ def test_the_largest_counts_at_any_share_and_neurons_are_rounded(tiny_model):
     found = measured(loaded, documents, share=1.0, neurons=0.035)
     assert [len(some) for some in sets_of(found.features)] == [2, 2, 2], "the largest of two layers"
     assert [len(some) for some in sets_of(found.neurons)] == [8, 8, 8], "two of each of four layers"
+
+
+def test_an_answer_without_a_code_uses_no_feature(tiny_model):
+    loaded = tiny_model("qwen3")
+    documents, _ = documents_of(loaded)
+    low = {layer: replace(sae, b_enc_F=sae.b_enc_F - 1e6) for layer, sae in saes().items()}
+    found = measure_utility(loaded, low, documents, share=0.5, neurons=0, batch_tokens=40)
+    assert (sets_of(found.features), found.features.mui()) == ([set(), set(), set()], 0)
+
+
+def test_answers_at_which_the_model_is_undefined_are_left_out_and_counted(tiny_model):
+    loaded = tiny_model("qwen3")
+    documents, _ = documents_of(loaded)
+    whole = measured(loaded, documents)
+    only = set(documents[1].ids_T.tolist()) - set(documents[0].ids_T.tolist()) - set(documents[2].ids_T.tolist())
+    embedding = loaded.model.get_input_embeddings().weight.data
+    before = embedding[sorted(only)].clone()
+    embedding[sorted(only)] = math.nan
+    try:
+        found = measured(loaded, documents)
+    finally:
+        embedding[sorted(only)] = before
+    assert (whole.items, whole.not_finite, found.items, found.not_finite) == (3, 0, 2, 1)
+    for some, every in ((found.features, whole.features), (found.neurons, whole.neurons)):
+        assert sets_of(some) == sets_of(every)[::2]
 
 
 def test_at_equal_size_it_is_the_mean_over_subsets():
@@ -143,6 +171,11 @@ def test_a_response_is_the_answer_and_survives_the_context(tiny_model):
     short, cut = documents_of(loaded, context=4)
     assert cut == 3
     assert all(len(document.ids_T) == 4 and document.group_T[0] == -1 for document in short[:2])
+    prompt = loaded.tokenizer(ITEMS[0].prompt)["input_ids"]
+    # The end of the prompt and the beginning of the answer stay.
+    assert short[0].ids_T.tolist() == [prompt[-1], *answer[:3]]
+    (longer, *_), _ = documents_of(loaded, context=len(answer) + 2)
+    assert longer.ids_T.tolist() == [*prompt[-2:], *answer]
     assert documents_of(loaded, items=ITEMS[2:3]) == ([], 0)
 
 
