@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import { type Result, ROOT, Sandbox } from '../cli/test/support/cli.js';
 
 /** The real Python that set-up installed; the sandbox's default is a stand-in for unit tests. */
@@ -37,6 +38,15 @@ export class RealSandbox extends Sandbox {
 
   override run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Result> {
     return this.start(args, env).ended;
+  }
+
+  /**
+   * Starts the background worker, for the commands that follow: each would else start one of its own and wait for its
+   * imports. It ends with the sandbox. For tests that are not about workers.
+   */
+  async keepWorker(env: NodeJS.ProcessEnv = {}): Promise<void> {
+    const { code, stderr } = await this.run(['worker', 'start'], env);
+    expect(code, stderr).toBe(0);
   }
 
   /** Folders of the runs made so far, in order of name. */

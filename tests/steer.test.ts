@@ -68,25 +68,29 @@ describe('steer on the embedded model', () => {
     expect(kinds).toEqual(['notice', 'started', ...Array(8).fill('step'), 'rowEnded', 'finished']);
   });
 
-  it('gives the unsteered text at strength 0', async () => {
-    const { stdout } = await live('-f', '4:11=0', '-p', 'The file');
-    const [steered, unsteered] = stdout.split('\n');
-    expect(steered).toBe(unsteered);
-  });
+  describe('beside a worker that stays, with its model', () => {
+    beforeAll(() => box.keepWorker({ OMP_NUM_THREADS: '1' }));
 
-  it.each([
-    [['-f', '9:1'], 2, 'Layer 9 does not exist'],
-    [['-f', '4:99999'], 2, 'There is no feature 99999 at layer 4'],
-    [['-f', '3:1'], 2, 'there is no SAE of layer 3'],
-    [['-f', 'three'], 2, 'three is not a feature'],
-    [['-f', '4:1', '--phase', 'generated', '-n', '1'], 1, 'nothing was steered'],
-    [['-f', '4:1', '-n', '600'], 2, "exceed the model's 512 positions"],
-    [['-f', '4:1', '-n', '0'], 65, 'must be between 1 and'],
-  ])('says in a sentence what is wrong with %j', async (args, expected, message) => {
-    const { code, stderr } = await live('-p', 'The file', ...args);
-    expect(stderr).toContain(message);
-    expect(code).toBe(expected);
-    expect(stderr).not.toMatch(/^\s+at /m);
+    it('gives the unsteered text at strength 0', async () => {
+      const { stdout } = await live('-f', '4:11=0', '-p', 'The file');
+      const [steered, unsteered] = stdout.split('\n');
+      expect(steered).toBe(unsteered);
+    });
+
+    it.each([
+      [['-f', '9:1'], 2, 'Layer 9 does not exist'],
+      [['-f', '4:99999'], 2, 'There is no feature 99999 at layer 4'],
+      [['-f', '3:1'], 2, 'there is no SAE of layer 3'],
+      [['-f', 'three'], 2, 'three is not a feature'],
+      [['-f', '4:1', '--phase', 'generated', '-n', '1'], 1, 'nothing was steered'],
+      [['-f', '4:1', '-n', '600'], 2, "exceed the model's 512 positions"],
+      [['-f', '4:1', '-n', '0'], 65, 'must be between 1 and'],
+    ])('says in a sentence what is wrong with %j', async (args, expected, message) => {
+      const { code, stderr } = await live('-p', 'The file', ...args);
+      expect(stderr).toContain(message);
+      expect(code).toBe(expected);
+      expect(stderr).not.toMatch(/^\s+at /m);
+    });
   });
 
   it('runs every arm and strength of a file, with the same random numbers', async () => {

@@ -54,7 +54,6 @@ describe('synthesize on the embedded model', () => {
     url = await server.start();
     const seeds = ['How do I open a file?', 'Wie heißt du?'].map((question) => JSON.stringify({ question }));
     writeFileSync(join(box.folder, 'seed.jsonl'), `${seeds.join('\n')}\nno row\n{"answer": 1}\n`);
-    writeFileSync(join(box.folder, 'empty.jsonl'), '');
     expect((await box.run(['train-sae', box.experiment(SMALL), '--quiet'])).code).toBe(0);
     written = await box.run(['synthesize', box.experiment(WRITE, 'write.yaml')]);
     folder = runNamed(box, 'write');
@@ -252,18 +251,14 @@ describe('synthesize on the embedded model', () => {
     expect(rows[0]?.messages.map(({ role }) => role)).toEqual(['system', 'user']);
   });
 
+  // More of them, recipe by recipe: backend-py/tests/recipes/test_synthesize.py.
   it.each([
     ['synthesize.bad_rows=refuse', 'seed.jsonl:3: not JSON'],
-    ['synthesize.seed_data={source: none.jsonl}', 'no text file found there'],
-    ['synthesize.seed_data={source: empty.jsonl}', "'seed_data' has no item that can be used"],
     ['synthesize.reference.source=""', 'nothing says which features are wanted'],
-    ['synthesize.targets={features: [9/1]}', 'layer'],
     ['synthesize.targets={features: [4/99999]}', 'There is no feature 4/99999'],
     ['synthesize.writer=endpoint', 'writer: endpoint needs endpoint.url and endpoint.model'],
     ['synthesize.risk=judged', 'need writer: endpoint, which judges'],
     ['synthesize.responses=writer', 'responses: writer needs writer: endpoint'],
-    ['synthesize.templates=["{colour}"]', 'which no feature has'],
-    ['synthesize.styles=[{name: unheard_of}]', "There is no style called 'unheard_of'"],
   ])('%s: one sentence and the place', async (setting, sentence) => {
     const { code, stderr } = await box.run(['synthesize', 'write.yaml', '--set', setting]);
     expect(code).toBe(65);

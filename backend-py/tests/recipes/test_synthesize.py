@@ -479,27 +479,45 @@ def named(**targets: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason", "field"),
+    ("changes", "reason", "field", "sentence"),
     [
-        (named(features=["9/1"]), "SAE_LAYER_MISSING", "synthesize.targets"),
-        (named(features=["3/1"]), "SAE_LAYER_MISSING", "synthesize.targets"),
+        (named(features=["9/1"]), "SAE_LAYER_MISSING", "synthesize.targets", "There is no SAE of layer 9"),
+        (named(features=["3/1"]), "SAE_LAYER_MISSING", "synthesize.targets", "There is no SAE of layer 3"),
         (
             {"targets": {**TASK["targets"], "features": ["4/999"]}},
             "FEATURE_OUT_OF_RANGE",
             "synthesize.targets.features",
+            "There is no feature 4/999",
         ),
-        (named(min_texts=41), "NO_TARGETS", "synthesize.reference"),
+        (named(min_texts=41), "NO_TARGETS", "synthesize.reference", ""),
         (
             {"targets": {**TASK["targets"], "explanations": "nowhere/x"}},
             "EXPLANATIONS_NOT_FOUND",
             "synthesize.targets.explanations",
+            "",
         ),
-        ({"templates": ["{nothing}"]}, "TEMPLATE_COLUMN", "synthesize.templates[0]"),
-        ({"styles": [{"name": "unheard_of"}]}, "STYLE_UNKNOWN", "synthesize.styles[0].name"),
-        ({"seed_data": {"source": "none.jsonl"}}, "TEXT_NOT_FOUND", "synthesize.seed_data.source"),
-        ({"seed_data": {"source": "embedded-heldout", "limit": 1, "prompt": "{z}"}}, "BENCHMARK_EMPTY", None),
-        ({"natural": {"source": "embedded-heldout", "skip": 10**6}}, "TEXTS_SKIPPED", "synthesize.natural.skip"),
-        ({"reference": {"source": "embedded-heldout", "limit": 1}}, "NO_TARGETS", "synthesize.reference"),
+        ({"templates": ["{colour}"]}, "TEMPLATE_COLUMN", "synthesize.templates[0]", "which no feature has"),
+        (
+            {"styles": [{"name": "unheard_of"}]},
+            "STYLE_UNKNOWN",
+            "synthesize.styles[0].name",
+            "There is no style called 'unheard_of'",
+        ),
+        (
+            {"seed_data": {"source": "none.jsonl"}},
+            "TEXT_NOT_FOUND",
+            "synthesize.seed_data.source",
+            "no text file found there",
+        ),
+        (
+            {"seed_data": {"source": "empty.jsonl"}},
+            "BENCHMARK_EMPTY",
+            "synthesize.seed_data.source",
+            "'seed_data' has no item that can be used",
+        ),
+        ({"seed_data": {"source": "embedded-heldout", "limit": 1, "prompt": "{z}"}}, "BENCHMARK_EMPTY", None, ""),
+        ({"natural": {"source": "embedded-heldout", "skip": 10**6}}, "TEXTS_SKIPPED", "synthesize.natural.skip", ""),
+        ({"reference": {"source": "embedded-heldout", "limit": 1}}, "NO_TARGETS", "synthesize.reference", ""),
         (
             {
                 "writer": "SYNTHESIS_WRITER_LOCAL",
@@ -507,14 +525,22 @@ def named(**targets: Any) -> dict[str, Any]:
             },
             "WRITER_NOT_STEERABLE",
             "synthesize.local.steer",
+            "",
         ),
     ],
 )
-def test_mistakes_are_one_sentence_at_their_place(experiment, run, changes, reason, field) -> None:
+def test_mistakes_are_one_sentence_at_their_place(
+    experiment, run, tmp_path, monkeypatch, changes, reason, field, sentence
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").write_text("")
     with pytest.raises(UserError) as caught:
         run(experiment(**changes))
     assert caught.value.reason == reason, str(caught.value)
     assert field is None or caught.value.field == field
+    assert sentence in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.remedy
 
 
 def test_features_that_nothing_shows_are_told_and_cost_no_more_than_their_tries(experiment, run) -> None:

@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from safetensors.torch import load_file
 from torch import Tensor
 
+from qscope.errors import UserError
 from qscope.recipes import train_sae
 from qscope.runs import Journal, RunContext, RunFolder, RunStopped, tail
 from qscope.sae.trainer import SaeTrainer
@@ -82,3 +83,29 @@ def test_stopped_before_the_first_step_and_later_it_ends_with_the_same_weights(e
         assert stopped.value.step == reached
     attempt(broken)
     assert weights(broken) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "field", "sentence"),
+    [
+        (None, "TEXT_NOT_FOUND", "train_sae.text.source", "none.txt: no text file found there"),
+        (
+            "A few words only, and no more.\n",
+            "TEXT_EXHAUSTED",
+            "train_sae.text.repeat",
+            "usable tokens, but 384 are wanted",
+        ),
+    ],
+)
+def test_a_text_that_does_not_do_is_told(experiment, attempt, tmp_path, text, reason, field, sentence) -> None:
+    source = tmp_path / "none.txt"
+    if text is not None:
+        source.write_text(text)
+    experiment.train_sae.text.source = str(source)
+    experiment.train_sae.text.repeat = False
+    with pytest.raises(UserError) as caught:
+        attempt(RunFolder.create(tmp_path / "runs", experiment, "refused"))
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+    assert sentence in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.remedy
