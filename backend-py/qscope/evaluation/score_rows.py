@@ -74,27 +74,40 @@ def _long(row: Record | Fault, at: str) -> ScoreRow:
 
 def _sampled(file: TextFile, task: str, metrics: Sequence[str], at: str) -> Iterator[ScoreRow]:
     metric = kind = ""
+    filters: dict[str, None] = {}
     for row in records(file):
         values = _values(row, ("doc_id", "metrics"), at)
         filtered = str(values.get("filter") or "none")
         if not metric:
-            metric, wanted = _metric(row, task, list(values["metrics"]), metrics, at)
+            metric, wanted = _metric(file, row, task, list(values["metrics"]), metrics, at)
             kind = wanted or filtered
         elif not wanted and filtered != kind:
             raise bad_scores(
                 f"{row.place}: task {task} has several filters, {kind} and {filtered} among them.", "SCORES_BAD", at,
                 remedy=f"Say which in 'metrics', for example ['{metric},{kind}'].", field="metrics",
             )  # fmt: skip
+        filters[filtered] = None
         if filtered == kind:
             yield ScoreRow(row.place, file.path.parent.name, task, *_numbers(row, "doc_id", metric, at))
+    if kind not in filters and metric:
+        # Without a word the model would be none of the panel.
+        raise bad_scores(
+            f"{file.label}: task {task} has no filter '{kind}'.", "SCORES_BAD", at,
+            remedy=f"Say in 'metrics' which it has: {', '.join(f'{metric},{one}' for one in filters)}.",
+            field="metrics",
+        )  # fmt: skip
 
 
-def _metric(row: Record, task: str, known: list[str], wanted: Sequence[str], at: str) -> tuple[str, str]:
-    """The metric of a task and the filter asked for with it, if any."""
-    for one in wanted:
-        name, _, filtered = one.partition(",")
-        if name in known:
-            return name, filtered
+def _metric(
+    file: TextFile, row: Record, task: str, known: list[str], wanted: Sequence[str], at: str
+) -> tuple[str, str]:
+    """The metric of a task and the filter asked for with it, if any: the first that its samples have."""
+    choices = [(name, kind) for name, _, kind in (one.partition(",") for one in wanted) if name in known]
+    if len(choices) > 1 and choices[0][1]:
+        there = {str(_values(one, ("doc_id",), at).get("filter") or "none") for one in records(file)}
+        choices = [(name, kind) for name, kind in choices if not kind or kind in there] or choices
+    if choices:
+        return choices[0]
     if not wanted and len(known) == 1:
         return known[0], ""
     none = "none of the metrics asked for" if wanted else "several metrics"

@@ -81,6 +81,23 @@ def test_metric_and_filter_are_chosen(tmp_path):
     )
 
 
+def test_of_the_metrics_asked_for_the_first_that_a_task_has_with_its_filter(tmp_path):
+    for model in ("m1", "m2"):
+        samples(tmp_path, model, "filtered", [1, 0], filters=("strict", "flexible"))
+        samples(tmp_path, model, "plain", [1, 0])
+    both = (benchmark("filtered", 2), benchmark("plain", 2))
+    found = panel(tmp_path, *both, metrics=["acc,flexible", "acc,none"])
+    np.testing.assert_array_equal(found.scores["filtered"], [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(found.scores["plain"], [[1, 0], [1, 0]])
+
+
+def test_a_model_without_the_filter_is_not_left_out_in_silence(tmp_path):
+    for model, filters in (("m1", ("a", "b")), ("m2", ("a", "b")), ("m3", ("a",))):
+        samples(tmp_path, model, "qs", [1, 0], filters=filters)
+    with pytest.raises(UserError, match=r"m3/samples_qs_.*: task qs has no filter 'b'"):
+        panel(tmp_path, benchmark("qs", 2), metrics=["acc,b"])
+
+
 @pytest.mark.parametrize(
     ("more", "metrics", "field", "sentence", "remedy"),
     [
@@ -88,7 +105,7 @@ def test_metric_and_filter_are_chosen(tmp_path):
         ({}, ["exact_match"], "metrics", "task qs has none of the metrics asked for", "which is the score: acc."),
         ({"filters": ("a", "b")}, [], "metrics", "several filters, a and b among them", "['acc,a']"),
         ({"filters": ("a", "b")}, ["acc"], "metrics", "several filters", "['acc,a']"),
-        ({"filters": ("a", "b")}, ["acc,c"], "source", "here are 0", "every model every item once"),
+        ({"filters": ("a", "b")}, ["acc,c"], "metrics", "task qs has no filter 'c'", "which it has: acc,a, acc,b."),
         ({"ppl": [1.5, 2]}, ["ppl"], "source", "and ppl a number", "A row of scores"),
     ],
 )
