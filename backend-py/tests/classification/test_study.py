@@ -238,6 +238,7 @@ def test_evaluation_texts_decide_nothing(planted, found) -> None:
     again = other.found()
     for one, two in zip(found.groups, again.groups, strict=True):
         assert (one.layer, one.count, one.chosen) == (two.layer, two.count, two.chosen)
+        assert [point.layers for point in one.curve] == [point.layers for point in two.curve]
         for method, same in zip(one.methods, two.methods, strict=True):
             assert (method.layers, method.detail, method.points) == (same.layers, same.detail, same.points)
             # Scores too, up to how the fit of a probe rounds.
