@@ -83,6 +83,7 @@ def test_bootstrap_of_f1_equals_drawing_texts() -> None:
     assert found.value == f1_score(said, truth)
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     # Precision and recall 0.8 at even classes: F1 of the population is 0.8.
     random = np.random.default_rng(5)

@@ -159,6 +159,7 @@ def test_size_alone_is_told_apart_from_redundancy():
     assert abs(found.r_spearman_matched.value) < abs(found.r_spearman.value)
 
 
+@pytest.mark.slow
 def test_intervals_need_six_benchmarks():
     noise = np.random.default_rng(1)
     footprints = {f"b{n}": Footprints.of([noise.choice(40 + 30 * n, 8) for _ in range(40)]) for n in range(7)}

@@ -58,6 +58,7 @@ def test_chance_by_hand():
     assert math.isnan(ChanceOverlap([Footprints.of([[]]), rest, rest]).of(0, 1))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.lists(st.integers(0, 40), max_size=5), min_size=1, max_size=6), min_size=3, max_size=5),
 )

@@ -101,6 +101,7 @@ def by_pairs(positive: list[float], negative: list[float]) -> float:
 scores = st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.5, -1.0]), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(positive=scores, negative=scores)
 def test_the_auc_counts_pairs_and_lies_in_its_interval(positive, negative) -> None:

@@ -69,6 +69,7 @@ def table(folder: RunFolder, name: str) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_a_rule_is_found_and_applied_to_text(sae_folder, run, tmp_path) -> None:
     found = run(classify(sae_folder))
     # Nothing was compared by language or by number of texts: the tables have their header all the same.

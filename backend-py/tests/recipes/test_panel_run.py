@@ -118,6 +118,7 @@ def test_scores_are_those_of_each_model_in_the_form_that_source_reads(experiment
     assert again == panel
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_after_the_last_whole_benchmark(experiment, run, monkeypatch):
     calm = run(experiment())
     loaded: list[str] = []
@@ -151,6 +152,7 @@ def test_a_stopped_run_goes_on_after_the_last_whole_benchmark(experiment, run, m
     assert loaded == []
 
 
+@pytest.mark.slow
 def test_one_model_is_loaded_at_a_time(experiment, run, monkeypatch):
     alive: list[weakref.ref] = []
     real = panel_run.load_model

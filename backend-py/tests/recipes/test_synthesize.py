@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from qscope.data.items import read_benchmark
 from qscope.embedded import heldout_text_path
 from qscope.errors import UserError
+from qscope.features.chat_server import ChatServer
 from qscope.features.files import save_features
 from qscope.models import capture_residuals, load_model
 from qscope.recipes.plan import plan
@@ -257,6 +258,7 @@ class StopAfter:
         return self._left < 0
 
 
+@pytest.mark.slow
 def test_a_local_model_writes_and_a_stopped_run_ends_like_another(experiment, run) -> None:
     local = {"sampling": SAMPLING, "format": FORM, "steer": 0.4, "start_tokens": 4, "batch_rows": 4}
     targets = {**TASK["targets"], "limit": 8}
@@ -363,7 +365,8 @@ def endpoint_task(url: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def no_waits(monkeypatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    # The default was bound when the class was made: time.sleep itself is too late to change.
+    monkeypatch.setitem(ChatServer.__init__.__kwdefaults__, "sleep", lambda seconds: None)
 
 
 def test_a_server_with_faults_writes_judges_and_responds(experiment, run, http_server, no_waits, counter) -> None:

@@ -45,6 +45,7 @@ def slots_of(letters: str, per: int) -> list[Slot]:
     return [Slot(f"{name}#{number}", number, letter(name)) for number in range(per) for name in letters]
 
 
+@pytest.mark.slow
 @given(
     table=st.dictionaries(
         st.tuples(st.sampled_from([f"{n}#{i}" for n in "abcd" for i in (0, 1)]), st.integers(0, 2)), WORDS
