@@ -272,6 +272,16 @@ def test_without_any_feature_nothing_is_called_positive(planted) -> None:
     assert [point.overlap for point in together.curve] == [[1.0] * 3, [1.0]]
 
 
+def test_of_equal_layers_the_first_is_taken() -> None:
+    twice = Planted(150)
+    twice.texts = [replace(text, language="") for text in twice.texts]
+    twice.layers = {layer: replace(twice.layers[1], mean_ND=None) for layer in (2, 0, 1)}
+    (together,) = twice.found(replace(SETTINGS, draws=1)).groups
+    assert together.layer == 0
+    assert [point.layers for point in together.curve] == [[0], [0]]
+    assert together.method("OR over 2 layers").layers == [0, 1]
+
+
 def test_difference_of_means_by_hand() -> None:
     mean_ND = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 0.0], [-2.0, 0.0], [5.0, 9.0], [-5.0, 9.0]])
     positive_N = np.array([True, True, False, False, True, False])
