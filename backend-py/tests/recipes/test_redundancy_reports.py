@@ -213,6 +213,12 @@ def test_a_panel_keeps_the_contract_too(models, tide):
     assert "standard error over 4 random orders" in sections[0].table.caption
 
 
+def test_pairs_with_the_tide_are_left_out_with_too_few_models_to_hold_it_fixed_too():
+    # Of e and of the silent one no correlation is known.
+    measured, _ = on_panel([*"abcde"], models=3, tide="a")
+    assert (measured.overlap_direct[0].n, measured.overlap_partial) == (3, None)
+
+
 def test_lines_of_a_panel_fit_a_terminal_and_stay_apart():
     measured, measures = on_panel([*"abcdefgh", LONG], models=5, tide="a")
     lines = panel_lines(measured)
