@@ -186,6 +186,15 @@ def test_a_server_that_fails_every_question_ends_it(serve) -> None:
     assert server.usage.requests == 8 * 5
 
 
+def test_faults_that_are_not_in_a_row_end_nothing(serve) -> None:
+    def answer(request, _):
+        return (400, {}, b"content policy") if int(request["messages"][1]["content"]) % 2 else said("x")
+
+    with ChatServer(serve(answer, concurrency=1)) as server:
+        found = server.answer_all([Question("s", str(number)) for number in range(24)])
+    assert [bool(one.fault) for one in found] == [False, True] * 12
+
+
 def test_tokens_and_their_price_are_counted_over_attempts(serve, tmp_path) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10}
     body = {"choices": [{"message": {"content": "x"}}], "usage": usage}
