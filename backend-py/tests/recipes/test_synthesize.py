@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from google.protobuf import json_format
@@ -17,22 +18,25 @@ from google.protobuf import json_format
 from qscope.data.items import read_benchmark
 from qscope.embedded import heldout_text_path
 from qscope.errors import UserError
-from qscope.features.chat_server import ChatServer
+from qscope.features.chat_server import ChatServer, Usage
 from qscope.features.files import save_features
 from qscope.models import capture_residuals, load_model
 from qscope.recipes.plan import plan
 from qscope.recipes.synthesis_material import Material
 from qscope.recipes.synthesis_report import Outcome, synthesis_lines
-from qscope.recipes.synthesize import _compare
+from qscope.recipes.synthesis_writer import Writing
+from qscope.recipes.synthesize import _compare, _random, _written
 from qscope.runs import RunFolder, tail, violations
 from qscope.runs.context import RunStopped
 from qscope.runs.files import write_message
+from qscope.runs.ledger import Ledger
 from qscope.sae import formats
 from qscope.sae.topk import dense_codes
-from qscope.synthesis.fired import FiringCounts
-from qscope.synthesis.loop import Slot, Verdict
+from qscope.synthesis.fired import Fired, FiringCounts
+from qscope.synthesis.loop import Slot, Verdict, reasons
 from qscope.synthesis.responses import Response
 from qscope.synthesis.targets import Target
+from qscope.synthesis.writers import Brief, Draft
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.explain_pb2 import Explanation, ExplanationSet
 from qscope.v1.features_pb2 import FeatureEntry, FeatureSet, ModelRecord, SaeRecord
@@ -572,6 +576,63 @@ def test_first_tries_are_counted_where_they_are_fewer_than_the_rows() -> None:
     told = [" ".join(line.split()) for line in synthesis_lines(outcome)]
     assert "with first tries, unchecked 1 0.0%" in told
     assert "with targeted texts 2 0 100.0%" in told
+
+
+def test_baselines_have_the_budget_of_the_rows_and_not_of_texts_without_a_response() -> None:
+    target = Target(LAYER, 7)
+    kept = [Verdict(name, 0, name, fired=(target.key,)) for name in "ab"]
+    counts = FiringCounts({LAYER: 8})
+    responses = [Response("benign"), Response("benign", reason="response refuses")]
+    slots = {name: Slot(name, 0, target) for name in "ab"}
+    outcome = Outcome([target], [0], counts, slots, kept, kept, responses, kept)
+    _compare(SimpleNamespace(seed_for=len), Synthesize(draws=2), Material([], counts, [target], [0], []), outcome)
+    assert outcome.sizes == outcome.drawn["random"].size_S.tolist() == [0, 1]
+
+
+class SecondThoughts:
+    """Repeats the seed text at first, then says something of its own."""
+
+    at_once = 4
+
+    def write(self, briefs: Sequence[Brief]) -> list[Draft]:
+        return [Draft(f"{brief.slot} speaks" if brief.attempt else "The seed text") for brief in briefs]
+
+
+class OneFires:
+    """One feature fires in everything, and one by the name of the slot."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def read(self, texts: Sequence[str]) -> list[Fired]:
+        return [
+            Fired(np.array([7, 100 + sum(map(ord, text))]), np.ones(2, np.float32), np.ones(2, int), np.arange(3))
+            for text in texts
+        ]
+
+
+@pytest.mark.parametrize("aimed", [True, False])
+def test_aimed_or_not_no_seed_text_is_repeated_and_every_text_has_its_tries(tokenizer, tmp_path, aimed) -> None:
+    target, counts = Target(0, 7), FiringCounts({0: 8})
+    material = Material(["the seed text"], counts, [target], [0], [])
+    context = SimpleNamespace(
+        artifacts=tmp_path,
+        stop_requested=False,
+        seed_for=len,
+        info=str,
+        progress=lambda *_: None,
+        metrics=lambda *_: None,
+    )
+    task = Synthesize(per_feature=2, attempts=2, max_overlap=1, responses="RESPONDER_NONE")
+    writing, reader = Writing(SecondThoughts(), None, Usage()), OneFires(tokenizer)
+    if aimed:
+        outcome = _written(context, task, material, writing, reader, [])
+        assert [one.text for one in outcome.kept] == ["0/7#0 speaks", "0/7#1 speaks"]
+        assert reasons(outcome.verdicts) == {"same text": 2}
+    else:
+        task.random_baseline = True
+        made = _random(context, task, material, writing, reader, Ledger(tmp_path / "l"), [], 2)
+        assert [one.text for one in made] == ["random#0 speaks", "random#1 speaks"]
 
 
 def test_the_plan_counts_texts_and_says_who_writes(experiment, tmp_path) -> None:
