@@ -15,7 +15,7 @@ FLOORS = [
     {"sae"},
     {"features"},
     {"steering"},
-    {"evaluation", "classification", "synthesis"},
+    {"evaluation", "classification", "synthesis", "posttraining"},
     {"recipes"},
     {"execute", "worker"},
 ]
