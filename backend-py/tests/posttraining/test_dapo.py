@@ -141,6 +141,10 @@ def test_against_the_sampler_a_rare_negative_would_have_no_gradient_and_is_taper
     assert term.steered_gap.item() == pytest.approx(-8)
     # Likelier than under the sampler: the weight ends at 1.
     assert term_of(-1.0, None, -2.0, steered=True, ratio=Ratio.BEHAVIOR, behavior=-9.0)[1] == pytest.approx(2)
+    # One that turned out well is clipped like any other.
+    for r, slope in [(1.25, 2.5), (1.5, 0.0)]:
+        good = term_of(math.log(r) - 3, None, 2.0, steered=True, ratio=Ratio.BEHAVIOR, behavior=-3.0)
+        assert -good[1] == pytest.approx(slope)
     # A normal rollout does not look at it.
     assert term_of(-9.0, -9.0, -2.0, ratio=Ratio.BEHAVIOR, behavior=-1.0)[1] == pytest.approx(2)
 
@@ -168,9 +172,11 @@ def test_what_stands_at_padding_does_not_matter(rubbish):
     dirty_BT = torch.where(rollouts.mask_BT, rollouts.old_BT, rubbish)
     dirty = Rollouts(rollouts.advantage_B, rollouts.mask_BT, rollouts.steered_B, dirty_BT, dirty_BT)
     for ratio in Ratio:
+        logprob_BT = torch.where(rollouts.mask_BT, logprob_BT.detach(), rubbish).requires_grad_()
         term = dapo_loss(logprob_BT, dirty, GlobalBatch.of([rollouts.mask_BT]), clip=CLIP, ratio=ratio)
         term.loss.backward()
         assert logprob_BT.grad.isfinite().all()
+        assert not logprob_BT.grad[~rollouts.mask_BT].any()
         if ratio is Ratio.UNSTEERED:
             assert term.loss.item() == clean.item()
 

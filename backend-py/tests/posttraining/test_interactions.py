@@ -10,7 +10,6 @@ import pytest
 from qscope.posttraining.interactions import INTERACTIONS, Exemption, Outcome, check_interactions
 
 ALL, NONE = frozenset(Exemption), frozenset()
-OURS = frozenset(Exemption)
 
 
 def settings(**changes: Any) -> dict:
@@ -58,7 +57,7 @@ def reasons(found) -> list[str]:
 
 
 def test_the_default_is_left_alone_and_its_metrics_are_apart():
-    found = check_interactions(settings(), OURS)
+    found = check_interactions(settings(), ALL)
     assert found.refusals == []
     assert found.warnings == {}
     assert list(found.exemptions) == [Exemption.METRICS]
@@ -90,7 +89,7 @@ EXEMPTED = [
 
 @pytest.mark.parametrize(("changes", "exemption", "reason"), EXEMPTED)
 def test_rows_that_exempt(changes, exemption, reason):
-    able = check_interactions(settings(**changes), OURS)
+    able = check_interactions(settings(**changes), ALL)
     assert able.refusals == []
     assert set(able.exemptions) == {exemption, Exemption.METRICS}
     # One that cannot is refused with the reason; being able to do all the others does not help.
@@ -122,7 +121,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("changes", "reason", "field"), REFUSED)
 def test_rows_that_refuse(changes, reason, field):
-    found = check_interactions(settings(**changes), OURS)
+    found = check_interactions(settings(**changes), ALL)
     assert reasons(found) == [reason]
     error = found.refusals[0]
     assert error.field == field
@@ -139,7 +138,7 @@ WARNED = [
 
 @pytest.mark.parametrize(("changes", "reason"), WARNED)
 def test_rows_that_warn(changes, reason):
-    found = check_interactions(settings(**changes), OURS)
+    found = check_interactions(settings(**changes), ALL)
     assert found.refusals == []
     assert list(found.warnings) == [reason]
     assert found.warnings[reason].endswith(".")
@@ -161,21 +160,21 @@ SILENT = [
 
 @pytest.mark.parametrize("changes", SILENT)
 def test_rows_that_do_not_apply_are_silent(changes):
-    found = check_interactions(settings(**changes), OURS)
+    found = check_interactions(settings(**changes), ALL)
     assert (found.refusals, found.warnings, list(found.exemptions)) == ([], {}, [Exemption.METRICS])
 
 
 def test_joint_advantages_warn_only_where_groups_of_wrong_answers_teach():
     joint = {"rare_negative__advantage": "joint"}
-    found = check_interactions(settings(**joint, dynamic_sampling__enabled=True), OURS)
+    found = check_interactions(settings(**joint, dynamic_sampling__enabled=True), ALL)
     assert found.warnings == {}
     # Without a repetition term such groups have no spread: that is the refusal of another row.
-    found = check_interactions(settings(**joint, rewards=[{"name": "exact"}]), OURS)
+    found = check_interactions(settings(**joint, rewards=[{"name": "exact"}]), ALL)
     assert (found.warnings, reasons(found)) == ({}, ["NO_REPETITION_REWARD"])
 
 
 def test_a_control_with_another_feature_is_steered_as_well():
-    found = check_interactions(settings(rare_negative__source="random_feature", rare_negative__verify=False), OURS)
+    found = check_interactions(settings(rare_negative__source="random_feature", rare_negative__verify=False), ALL)
     assert reasons(found) == ["RARE_NEGATIVE_UNVERIFIED"]
 
 

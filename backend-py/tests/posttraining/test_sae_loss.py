@@ -86,15 +86,24 @@ def test_the_hand_table_in_the_formats_of_models(dtype):
 
 
 def test_the_official_weight_grows_with_the_number_of_micro_batches():
-    # The trap: the official code adds a mean per micro-batch; a trainer that divides by their number undoes it.
-    official, own = SaeLoss([hand_features()], weight=1.0, normalisation=OFFICIAL), SaeLoss([hand_features()], weight=1)
-    x_BTD, mask_BT = torch.tensor(HAND_X), answer_mask(torch.tensor(HAND_LABELS))
-    arguments = ({1: x_BTD}, torch.tensor(HAND_LANGUAGE), mask_BT)
+    # The trap: the official code adds a mean per micro-batch, 32 of them, so what it calls 5e-4 is 0.016 of a mean over
+    # the step, and half of that of a sum over two features; but for the 1 in its divisor of 11.
+    official = SaeLoss([hand_features()], weight=5e-4, normalisation=OFFICIAL)
+    mean, total = (
+        SaeLoss([hand_features()], weight=0.016),
+        SaeLoss([hand_features()], weight=0.008, feature_reduction=SUM),
+    )
+    mask_BT = answer_mask(torch.tensor(HAND_LABELS))
+    arguments = ({1: torch.tensor(HAND_X, dtype=torch.float64)}, torch.tensor(HAND_LANGUAGE), mask_BT)
     one, many = GlobalBatch.of([mask_BT]), GlobalBatch.of([mask_BT] * 32)
-    assert 32 * official(*arguments, many).loss.item() == pytest.approx(32 * official(*arguments, one).loss.item())
-    assert 32 * own(*arguments, many).loss.item() == pytest.approx(own(*arguments, one).loss.item())
+    step = 32 * official(*arguments, many).loss.item()
+    assert step == pytest.approx(32 * official(*arguments, one).loss.item())
+    assert step * 11 / 10 == pytest.approx(32 * mean(*arguments, many).loss.item())
+    assert step * 11 / 10 == pytest.approx(32 * total(*arguments, many).loss.item())
+    # The mean over the step does not grow; and a trainer that divides by their number divides the official one.
+    assert mean(*arguments, one).loss.item() == pytest.approx(32 * mean(*arguments, many).loss.item())
     divided = GlobalBatch.of([mask_BT] * 32, micro_batches=32)
-    assert official(*arguments, divided).loss.item() / 32 == pytest.approx(3 / 11)
+    assert official(*arguments, divided).loss.item() / 32 == pytest.approx(5e-4 * 3 / 11)
 
 
 def reference(held, resids, language_BT, answer_BT, weight, reduction, tokens) -> float:
