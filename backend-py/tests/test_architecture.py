@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "qscope"
 FLOORS = [
     {"errors", "v1"},
-    {"embedded"},
+    {"embedded", "text"},
     {"runs", "data", "models"},
     {"sae"},
     {"features"},

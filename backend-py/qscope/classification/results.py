@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qscope.classification.rule import Tail
-from qscope.classification.scores import Interval, Measured
+from qscope.classification.scores import Measured
+from qscope.features.intervals import Interval
 
 #: All texts, whatever their language.
 ALL = ""

@@ -16,27 +16,7 @@ import torch
 
 from qscope.classification.rule import threshold_at
 from qscope.features.auc import auc
-
-_Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval.
-
-    Attributes:
-        value: the number; not a number where there is nothing to measure on.
-        low, high: its interval.
-        n: what it was measured on.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-NOTHING = Interval(math.nan, math.nan, math.nan, 0)
+from qscope.features.intervals import Interval, wilson
 
 
 @dataclass(frozen=True)
@@ -76,19 +56,6 @@ class Measured:
     accuracy: Interval
     auc: Interval
     held: list[Held] = field(default_factory=list)
-
-
-def wilson(hits: int, n: int) -> Interval:
-    """A share with Wilson's interval (1927)."""
-    if n == 0:
-        return NOTHING
-    share, z2 = hits / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At the ends the formula gives the end itself, up to rounding.
-    low = 0.0 if hits == 0 else middle - half
-    high = 1.0 if hits == n else middle + half
-    return Interval(share, low, high, n)
 
 
 def f1_of(hit: np.ndarray | int, false: np.ndarray | int, missed: np.ndarray | int) -> np.ndarray | float:

@@ -29,8 +29,9 @@ from qscope.classification.results import (
     LayerRow,
     Settings,
 )
-from qscope.classification.scores import Interval, f1_difference, f1_score
+from qscope.classification.scores import f1_difference, f1_score
 from qscope.features.auc import auc
+from qscope.features.intervals import Interval
 
 #: Texts of each class a language needs on every side to be studied by itself.
 FEWEST_OF_LANGUAGE = 5

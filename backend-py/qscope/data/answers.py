@@ -1,19 +1,16 @@
-"""The right answers of a benchmark's items, and when what a model wrote is one of them."""
+"""The right answers of a benchmark's items."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from qscope.data.template import Template
 from qscope.errors import UserError
+from qscope.text.answers import extracted
 from qscope.v1.redundancy_pb2 import SCORE_MEASURE_CHOICE, SCORE_MEASURE_EXACT, ItemScoring
-
-_NUMBER = re.compile(r"[-+]?[$€£]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -96,38 +93,3 @@ def right_choice(answer: str, choices: Sequence[str]) -> int:
     if len(answer) == 1 and 0 <= ord(answer.upper()) - ord("A") < len(choices):
         return ord(answer.upper()) - ord("A")
     raise ValueError(f"its answer {answer[:40]!r} is none of its choices")
-
-
-def extracted(text: str, pattern: str) -> str:
-    """The last match of a regular expression, its first group if it has one; empty where nothing matches.
-
-    Without a pattern the whole text.
-    """
-    if not pattern:
-        return text
-    matches = list(re.finditer(pattern, text))
-    if not matches:
-        return ""
-    last = matches[-1]
-    return (last.group(1) if last.re.groups else last.group()) or ""
-
-
-def plain(text: str) -> str:
-    """A text as answers are compared: Unicode compatibility form, lower case, single spaces, no mark at its end.
-
-    Numbers are their value: ``1,000.50`` and ``$1000.5`` are equal. The comma groups, the point parts, as in English.
-    """
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".,;:!?。")
-    found = _NUMBER.fullmatch(text)
-    if found is None or not (found[1] or found[3]):
-        return text
-    value = Decimal(re.sub(r"[,$€£]", "", text))
-    # By its digits: `normalize` would round to the context's 28.
-    digits = format(value, "f") if value else "0"
-    return digits.rstrip("0").rstrip(".") if "." in digits else digits
-
-
-def equal_answers(written: str, right: str, pattern: str = "") -> bool:
-    """Whether what was written is the right answer; both are looked through for ``pattern`` first."""
-    found = plain(extracted(written, pattern))
-    return bool(found) and found == plain(extracted(right, pattern))

@@ -2,7 +2,8 @@
 
 * ``choice``: 1 where the log-likelihood of the right choice is the largest of all (``by_length``: per character, spaces
   at its ends not counted, as ``acc_norm`` of lm-eval), else 0.
-* ``exact``: 1 where the text written by greedy decoding equals the answer (:func:`~.answers.equal_answers`), else 0.
+* ``exact``: 1 where the text written by greedy decoding equals the answer
+  (:func:`qscope.text.answers.equal_answers`), else 0.
 * ``tokens``: share of the answer's tokens that greedy decoding would write, each after the answer's own tokens before
   it. It grades what a small model cannot yet write whole, and needs no threshold.
 * ``probability``: mean probability of the answer's tokens, each after the answer's own tokens before it: the share of
@@ -19,7 +20,7 @@ from statistics import fmean as mean
 
 import numpy as np
 
-from qscope.data.answers import Answer, equal_answers
+from qscope.data.answers import Answer
 from qscope.data.items import Item
 from qscope.errors import UserError
 from qscope.features.documents import DocumentTemplate
@@ -28,6 +29,7 @@ from qscope.steering.capability import GivenAnswer, SteeredAnswers
 from qscope.steering.resolve import resolve
 from qscope.steering.saes import NoSaes
 from qscope.steering.scales import Scales
+from qscope.text.answers import equal_answers
 from qscope.v1.features_pb2 import Rendering
 from qscope.v1.generation_pb2 import Sampling
 from qscope.v1.redundancy_pb2 import (

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qscope.features.intervals import wilson
 from qscope.models import LoadedModel
 from qscope.v1.features_pb2 import FeatureContext
-
-_Z95 = 1.959963984540054
 
 
 def plain(token: str) -> str:
@@ -133,22 +132,11 @@ class Detection:
         self.unanswered = sum(answer is None for answer in [*said, *unsaid])
         hits, rejections = [one for one in said if one is not None], [not one for one in unsaid if one is not None]
         self.n_active, self.n_silent = len(hits), len(rejections)
-        self.recall, low_hits, high_hits = wilson(sum(hits), len(hits))
-        self.specificity, low_rejections, high_rejections = wilson(sum(rejections), len(rejections))
-        self.balanced_accuracy = (self.recall + self.specificity) / 2
-        self.low = self.balanced_accuracy - math.hypot(self.recall - low_hits, self.specificity - low_rejections) / 2
-        self.high = self.balanced_accuracy + math.hypot(high_hits - self.recall, high_rejections - self.specificity) / 2
-
-
-def wilson(hits: int, n: int) -> tuple[float, float, float]:
-    """A share and its 95 % interval (Wilson 1927); NaN without observations."""
-    if n == 0:
-        return math.nan, math.nan, math.nan
-    share, z2 = hits / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At the ends rounding may leave the share itself outside.
-    return share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+        hit, rejected = wilson(sum(hits), len(hits)), wilson(sum(rejections), len(rejections))
+        self.recall, self.specificity = hit.value, rejected.value
+        self.balanced_accuracy = (hit.value + rejected.value) / 2
+        self.low = self.balanced_accuracy - math.hypot(hit.value - hit.low, rejected.value - rejected.low) / 2
+        self.high = self.balanced_accuracy + math.hypot(hit.high - hit.value, rejected.high - rejected.value) / 2
 
 
 def spread_over(contexts: Sequence[Any], count: int) -> list[Any]:

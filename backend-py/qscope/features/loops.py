@@ -1,4 +1,4 @@
-"""Text that repeats itself: where its loops are, and documents whose tokens are classed by repetition.
+"""Documents with loops in them, spontaneous or made, whose tokens are classed by repetition.
 
 The first repetition is class 0, the last class R - 1 whatever the number of repetitions; those between are classes 1 to
 R - 2 in order, and beyond that none. A loop of fewer than R repetitions is left out.
@@ -15,19 +15,7 @@ import torch
 from qscope.features.documents import Document, digest_of
 from qscope.models import LoadedModel
 from qscope.models.prompts import special_ids, thinking_of
-
-MAX_PERIOD = 512
-#: A periodic tail shorter than this is a table, a list or a row of dots more often than a loop.
-MIN_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A stretch of the smallest period that fits: ``repetitions`` whole ones from token ``start`` on."""
-
-    start: int
-    period: int
-    repetitions: int
+from qscope.text.loops import Loop
 
 
 @dataclass(frozen=True)
@@ -41,30 +29,6 @@ class Looped:
     def onset(self) -> int:
         """The first token that repeats: the beginning of the second repetition."""
         return self.loop.start + self.loop.period
-
-
-def find_loop(
-    ids_T: np.ndarray, repetitions: int, *, min_tokens: int = MIN_TOKENS, anywhere: bool = False
-) -> Loop | None:
-    """The loop a sequence ends in: the smallest period whose stretch has enough whole repetitions and tokens.
-
-    Args:
-        ids_T: token ids.
-        repetitions: whole repetitions at least.
-        min_tokens: tokens of the stretch at least.
-        anywhere: the loop need not reach the end of the sequence; the longest stretch of a period counts.
-    """
-    for period in range(1, min(MAX_PERIOD, len(ids_T) // repetitions) + 1):
-        equal = ids_T[period:] == ids_T[:-period]
-        # Between two breaks lies a run of tokens that equal those a period before.
-        breaks = np.concatenate([[-1], np.flatnonzero(~equal), [len(equal)]])
-        runs = np.diff(breaks) - 1
-        longest = int(runs.argmax()) if anywhere else len(runs) - 1
-        stretch = int(runs[longest]) + period
-        if stretch >= max(repetitions * period, min_tokens):
-            # Counted from its beginning: what is looked for is the true first time against the last.
-            return Loop(int(breaks[longest]) + 1, period, stretch // period)
-    return None
 
 
 def by_repetition(document: Document, loop: Loop, classes: int) -> Document:

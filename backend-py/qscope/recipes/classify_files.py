@@ -9,8 +9,8 @@ from qscope import __version__
 from qscope.classification.labelled import Labelled, Side
 from qscope.classification.pooled import Pools
 from qscope.classification.results import Found, GroupResult, Method, Settings
-from qscope.classification.scores import NOTHING, Interval
 from qscope.features.encoders import model_record, sae_record
+from qscope.features.intervals import NOTHING, Interval
 from qscope.recipes.classify_report import title_of
 from qscope.recipes.feature_parts import Opened, as_json, write_feature_set
 from qscope.runs import RunContext

@@ -75,7 +75,7 @@ def _rule(source: LabelledSource, at: str) -> LabelRule:
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
-    from qscope.steering.side_effects import languages
+    from qscope.text.languages import languages
 
     return languages(texts)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from qscope.classification.labelled import Labelled, Side
 from qscope.classification.results import ALL, COMPARED, Found, GroupResult, Method
-from qscope.classification.scores import Interval, Measured
+from qscope.classification.scores import Measured
+from qscope.features.intervals import Interval
 from qscope.v1 import report_pb2 as pb
 from qscope.v1.classify_pb2 import Classify
 

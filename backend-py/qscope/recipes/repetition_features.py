@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qscope.errors import UserError
 from qscope.features.contrast import Found, Question, find_features
 from qscope.features.documents import Document, digest_of, split, think_tags
-from qscope.features.loops import Looped, by_repetition, continued, find_loop, made_loop
+from qscope.features.loops import Looped, by_repetition, continued, made_loop
 from qscope.features.onset import Aligned, matched_features, onset_curves
 from qscope.recipes.admission import admit
 from qscope.recipes.feature_parts import (
@@ -22,6 +22,7 @@ from qscope.recipes.feature_parts import (
 )
 from qscope.recipes.repetition_report import LayerOnset, onset_lines, repetition_report
 from qscope.runs import RunContext
+from qscope.text.loops import find_loop
 from qscope.v1.features_pb2 import (
     CONTRAST_SCORE_MEAN_DIFFERENCE,
     CONTRAST_UNIT_TOKEN,

@@ -23,8 +23,10 @@ from qscope.steering.controls import refuse_meaningless_controls
 from qscope.steering.proof import RowProof
 from qscope.steering.saes import NoSaes, Saes, StoredSaes
 from qscope.steering.scales import Scales
-from qscope.steering.side_effects import compression, ends_in_loop, languages, repeated_ngrams
+from qscope.steering.side_effects import ends_in_loop
 from qscope.steering.summary import summarise, usable_range
+from qscope.text.languages import languages
+from qscope.text.loops import compression, repeated_ngrams
 from qscope.v1 import inference_pb2
 from qscope.v1.steering_pb2 import STEERING_OP_ADD, STEERING_OP_CLAMP_MIN, STEERING_OP_SCALE, SteeringSpec
 

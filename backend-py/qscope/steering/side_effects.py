@@ -1,27 +1,24 @@
-"""What a change costs: perplexity and KL on neutral text, and what became of the generated text itself."""
+"""What a change costs: perplexity and KL on neutral text, and whether the generated text ends in a loop."""
 
 from __future__ import annotations
 
 import math
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from qscope.data import TokenStream
 from qscope.errors import Stopped
-from qscope.features.loops import find_loop
 from qscope.models import LoadedModel
 from qscope.models.hooks import ResidualEdits
 from qscope.models.prompts import prompt_of_ids
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.saes import Saes
+from qscope.text.loops import find_loop
 
 #: Logits held at once, in values.
 _LOGITS_AT_ONCE = 1 << 26
@@ -132,46 +129,13 @@ def _picked(log_probs_BTV: torch.Tensor, target_BT: torch.Tensor) -> torch.Tenso
     return log_probs_BTV.gather(-1, target_BT[..., None])[..., 0]
 
 
-def repeated_ngrams(tokens: Sequence[int], n: int) -> float:
-    """Share of n-grams that occurred before in the same text: 1 - distinct / all; 0 for texts shorter than n + 1."""
-    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
-
-
 def ends_in_loop(tokens: Sequence[int]) -> bool:
     """Whether the text ends in three or more whole repetitions of a span, 24 tokens or more in all.
 
-    Looser than the loops that features are searched in (:func:`qscope.features.loops.find_loop`: 64 tokens), as texts
+    Looser than the loops that features are searched in (:func:`qscope.text.loops.find_loop`: 64 tokens), as texts
     written to compare strengths are short; a table or a list of that length counts too.
     """
     return find_loop(np.asarray(tokens), LOOP_REPETITIONS, min_tokens=LOOP_TOKENS) is not None
-
-
-def compression(text: str) -> float:
-    """Bytes after zlib over bytes before (UTF-8); ordinary short text is near 0.5 to 0.9, loops go to zero."""
-    data = text.encode()
-    return len(zlib.compress(data, 9)) / len(data) if data else 1.0
-
-
-def languages(texts: Iterable[str], among: Sequence[str] = ()) -> list[str]:
-    """Most likely language of each text, ISO 639-1; empty for a text without letters.
-
-    Args:
-        texts: the texts.
-        among: languages to choose from; empty means all the classifier knows.
-    """
-    identifier = _identifier(tuple(among))
-    return [identifier.classify(text)[0] if any(map(str.isalpha, text)) else "" for text in texts]
-
-
-@cache
-def _identifier(among: tuple[str, ...]) -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    if among:
-        identifier.set_languages(list(among))
-    return identifier
 
 
 def shares(values: Sequence[str]) -> dict[str, float]:

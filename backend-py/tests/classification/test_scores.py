@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qscope.classification.scores import f1_difference, f1_of, f1_score, measure, wilson
+from qscope.classification.scores import f1_difference, f1_of, f1_score, measure
 
 POSITIVE = np.array([True] * 6 + [False] * 4)
 SAID = np.array([True] * 4 + [False] * 2 + [True] * 1 + [False] * 3)
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        # Newcombe 1998, table I, method 3.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        # z^2 / (n + z^2) by hand.
-        (10, 10, 0.7225, 1.0),
-    ],
-)
-def test_wilson_as_published(hits, n, low, high) -> None:
-    found = wilson(hits, n)
-    assert (found.value, found.n) == (hits / n, n)
-    assert found.low == pytest.approx(low, abs=5e-5)
-    assert found.high == pytest.approx(high, abs=5e-5)
-
-
-def test_wilson_of_nothing() -> None:
-    assert math.isnan(wilson(0, 0).value)
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_solves_its_equation(case) -> None:
-    hits, n = case
-    found = wilson(hits, n)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    for end in {found.low, found.high} - {0.0, 1.0}:
-        # The ends are the shares from which what was seen is 1.96 standard errors away.
-        assert abs(found.value - end) == pytest.approx(1.959963984540054 * math.sqrt(end * (1 - end) / n), rel=1e-9)
 
 
 def test_f1_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qscope.features.labels import Detection, firing_tokens, plain, promoted_tokens, spread_over, wilson
+from qscope.features.labels import Detection, firing_tokens, plain, promoted_tokens, spread_over
 from qscope.features.silent import SilentContexts
 from qscope.models import logits_of
 from qscope.recipes.explain_report import fitted
@@ -75,12 +75,6 @@ def test_scores_are_shares_inside_their_interval(active, silent) -> None:
     expected = (sum(hits) / len(hits) + alarms.count(False) / len(alarms)) / 2
     assert found.balanced_accuracy == pytest.approx(expected)
     assert 0 <= found.low <= found.balanced_accuracy <= found.high <= 1 + 1e-9
-
-
-def test_wilson_has_the_published_values() -> None:
-    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29 (method 3).
-    for hits, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)):  # fmt: skip # noqa: E501
-        assert wilson(hits, n)[1:] == pytest.approx((low, high), abs=6e-5)
 
 
 def test_contexts_scored_run_from_strong_to_weak() -> None:

@@ -17,7 +17,7 @@ from qscope.steering.batch import SteeredBatch
 from qscope.steering.controls import Activity, control_arm, refuse_meaningless_controls, with_factor
 from qscope.steering.saes import LoadedSaes
 from qscope.steering.scales import Scales
-from qscope.steering.side_effects import compression, languages, neutral_costs, repeated_ngrams
+from qscope.steering.side_effects import neutral_costs
 from qscope.v1 import steer_pb2
 from qscope.v1.text_pb2 import TextSource
 from tests.steering.conftest import D_SAE, SAES, make_edit, make_spec, prompt_of, resolved, sae_of
@@ -255,21 +255,6 @@ def test_costs_tell_how_far_they_are_and_obey_a_stop(tiny_model):
     with pytest.raises(Stopped):
         neutral_costs(loaded, specs, stream(), 60, SAES, should_stop=lambda: len(told) >= 2)
     assert len(told) == 2
-
-
-def test_repetition_and_compression_of_known_texts():
-    assert repeated_ngrams([1, 2, 3, 4, 5], 3) == 0
-    # 123 231 312 123 231: two of five came before.
-    assert repeated_ngrams([1, 2, 3, 1, 2, 3, 1], 3) == pytest.approx(2 / 5)
-    assert repeated_ngrams([1, 2], 3) == 0
-    assert compression("") == 1
-    assert compression("la " * 400) < 0.05 < compression("Eight quick wizards jump over 1,273 boxes.")
-
-
-def test_languages_of_texts_without_letters_are_empty():
-    found = languages(["The file is saved in the folder.", "文件保存在文件夹中。", "123 !!", ""])
-    assert found == ["en", "zh", "", ""]
-    assert languages(["Die Datei wird gespeichert."], among=["en", "de"]) == ["de"]
 
 
 def test_calibration_is_the_median_length_and_the_largest_activation(tiny_model):
