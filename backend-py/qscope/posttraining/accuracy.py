@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from qscope.errors import UserError
 from qscope.text.answers import equal_answers, extracted, last_number, plain
 
+_EXTRA = "qscope[math]"
 #: Rules by name. A rule that takes a regular expression is ``pattern``.
 RULES = ("whole", "last-number", "pattern", "math")
 
@@ -92,7 +93,7 @@ def _math_check(at: str) -> Check:
     if find_spec("math_verify") is None:
         raise UserError(
             "The rule 'math' needs the package math-verify, which is not installed.",
-            remedy="Run `pip install math-verify==0.9.0 'latex2sympy2-extended[antlr4_13_2]==1.11.0'`, "
+            remedy=f"Install the extra {_EXTRA} in the worker's environment (pip install '{_EXTRA}'), "
             "or use the rule 'last-number'.",
             reason="PACKAGE_MISSING",
             field=at,

@@ -35,9 +35,10 @@ class SwitchRule:
     """What counts as a switch.
 
     Attributes:
-        targets: only switches to these languages; empty means to any.
+        targets: only switches to these languages, codes of :func:`language_code`; empty means to any.
         sentences: sentences in another language of the same script count.
-        among: languages that sentences can be in; empty means all of the table of scripts.
+        among: codes of the languages that sentences can be in, beside the expected one and the targets; empty means all
+            of the table of scripts.
         exempt: what is left out.
     """
 
@@ -163,7 +164,7 @@ def consistency(text: str, expected: str) -> float:
 def _foreign_runs(kept: str, expected: str, rule: SwitchRule) -> Iterator[Span]:
     """Runs in scripts that the language is not written in, or of the targets alone; names left out."""
     own = SCRIPTS_OF[expected]
-    wanted = frozenset[str]().union(*(SCRIPTS_OF[target] for target in rule.targets)) - own
+    wanted = frozenset[str]().union(*(SCRIPTS_OF[target] for target in rule.targets))
     for run in joined_runs(kept, script_runs(kept), gap=_GAP, breaks="\n" + BLANK):
         if run.script in own or (rule.targets and run.script not in wanted):
             continue
@@ -173,11 +174,16 @@ def _foreign_runs(kept: str, expected: str, rule: SwitchRule) -> Iterator[Span]:
 
 def _foreign_sentences(kept: str, expected: str, rule: SwitchRule) -> tuple[list[Span], int]:
     """Sentences in another language of the same script, and how many were long enough to tell."""
-    among = languages_sharing(expected, rule.among)
+    among = languages_sharing(expected, rule.among and (*rule.among, *rule.targets))
     if not rule.sentences or len(among) < 2:
         return [], 0
+    # What is of another script has been told already, and would mislead the classifier.
+    characters = list(kept)
+    for run in script_runs(kept):
+        if run.script not in SCRIPTS_OF[expected]:
+            characters[run.start : run.end] = BLANK * (run.end - run.start)
     found, judged = [], 0
-    for match in _SENTENCE.finditer(kept):
+    for match in _SENTENCE.finditer("".join(characters)):
         sentence = match.group().replace(BLANK, " ").strip()
         if len(_LETTER.findall(sentence)) < MIN_LETTERS:
             continue

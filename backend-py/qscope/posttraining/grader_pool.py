@@ -15,18 +15,20 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
 
-from qscope.errors import UserError
+from qscope.errors import Stopped, UserError
 from qscope.posttraining.graders import CRASHED, MEMORY, TIMEOUT, Grade, Grader, Response
 
 #: A reply is a number or a sentence; a longer one is none of ours.
 _LONGEST_REPLY = 1 << 20
+#: Seconds after its limit at which a wait that ends was held up from outside.
+_LATE = 1.0
 
 
 class GraderPool:
@@ -87,12 +89,22 @@ class GraderPool:
         while self._workers:
             self._workers.pop().kill()
 
-    def grade(self, responses: Sequence[Response]) -> list[list[Grade]]:
+    def grade(
+        self, responses: Sequence[Response], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> list[list[Grade]]:
         """What every grader says of every response, in their order.
+
+        Args:
+            responses: what is graded.
+            should_stop: asked before every wait, which takes ``seconds`` at most.
 
         Raises:
             UserError: a grader could not be loaded again.
+            Stopped: when asked to stop.
         """
+        # What an interrupted call left behind would be taken for an answer to this one.
+        for worker in [worker for worker in self._workers if worker.task]:
+            self._drop(worker)
         grades: list[list[Grade]] = [[Grade(None)] * len(self._graders) for _ in responses]
         waiting = deque((row, grader) for row in range(len(responses)) for grader in range(len(self._graders)))
         payloads = [asdict(response) for response in responses]
@@ -108,14 +120,22 @@ class GraderPool:
                 len(self._workers) < self._processes
             ):
                 self._start()
+            if should_stop():
+                raise Stopped
             self._collect(grades)
         return grades
 
     def _collect(self, grades: list[list[Grade]]) -> None:
         """Waits for the next reply, end or limit, and takes what there is."""
         busy = [worker for worker in self._workers if not worker.idle]
-        limit = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        begun = time.monotonic()
+        limit = max(0.0, min(worker.deadline for worker in busy) - begun)
         replied = set(wait([worker.channel for worker in busy], limit))
+        waited = time.monotonic() - begun
+        if waited > limit + _LATE:
+            # A suspended job stands still with its graders: that time is nobody's, and how long they ran is not known.
+            for worker in busy:
+                worker.deadline += waited
         for worker in busy:
             if worker.channel not in replied and time.monotonic() < worker.deadline:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -29,10 +30,12 @@ def languages(texts: Iterable[str], among: Sequence[str] = ()) -> list[str]:
 
 @cache
 def _identifier(among: tuple[str, ...]) -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    if not among:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    # Probabilities in place of log-likelihoods: the order is the same, and a threshold has a meaning.
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    if among:
-        identifier.set_languages(list(among))
+        # Probabilities in place of log-likelihoods: the order is the same, and a threshold has a meaning.
+        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    # Reading the model takes a second; a choice of languages is columns of it.
+    identifier = copy.copy(_identifier(()))
+    identifier.set_languages(list(among))
     return identifier

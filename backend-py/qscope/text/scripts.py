@@ -93,6 +93,6 @@ def share_in(text: str, scripts: Iterable[str]) -> float:
 
 
 def languages_sharing(code: str, among: Sequence[str] = ()) -> tuple[str, ...]:
-    """Languages with a script in common with ``code``, itself first; of ``among``, or of all in the table."""
+    """Languages with a script in common with ``code``, itself among them, sorted; of ``among`` or all in the table."""
     mine = SCRIPTS_OF[code]
-    return (code, *(other for other in among or SCRIPTS_OF if other != code and mine & SCRIPTS_OF[other]))
+    return tuple(sorted({code, *(other for other in among or SCRIPTS_OF if mine & SCRIPTS_OF[other])}))

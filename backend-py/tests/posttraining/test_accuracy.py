@@ -74,7 +74,7 @@ def test_math_without_its_package_is_refused_with_what_to_install(monkeypatch) -
     with pytest.raises(UserError, match="math-verify") as caught:
         check_of("math", at="here")
     assert (caught.value.reason, caught.value.field) == ("PACKAGE_MISSING", "here")
-    assert "pip install" in caught.value.remedy
+    assert "qscope[math]" in caught.value.remedy
     assert "math" in RULES
 
 

@@ -126,8 +126,14 @@ def test_short_sentences_and_doubtful_ones_say_nothing() -> None:
     assert (found.judged, len(found.spans)) == (1, 1)
     # 19 letters and 20.
     assert switching("Wählen Sie den Ordnern.", "en", RULE).judged == 0
-    assert switching("Wählen Sie die Ordnungen.", "en", RULE).judged == 1
+    assert switching("Wählen Sie zu Ordnungen.", "en", RULE).judged == 1
     assert not switching("Dann wählen Sie bitte den Ordner aus.", "en", SwitchRule(sentences=False)).switched
+
+
+def test_targets_are_among_the_languages_a_sentence_can_be_in() -> None:
+    text = "First open the menu. Dann wählen Sie bitte den Ordner aus, in dem die Datei liegt."
+    assert switching(text, "en", SwitchRule(targets=("de",), among=("en", "fr"))).switched
+    assert not switching(text, "en", SwitchRule(targets=("fr",), among=("en", "fr"))).switched
 
 
 def test_targets_leave_other_switches_out() -> None:
@@ -172,6 +178,22 @@ def test_targets_leave_other_switches_out() -> None:
 )
 def test_exemptions(text, exempt, switched) -> None:
     assert switching(text, "en", SwitchRule(sentences=False, exempt=exempt)).switched is switched
+
+
+@pytest.mark.parametrize(
+    ("text", "switched"),
+    [
+        ("点击 update 继续。", False),
+        ("点击 open file 继续。", False),
+        ("点击 open the file 继续。", True),
+        ("运行 cat -n f 继续。", False),
+        ("点击 read-only、re-open 继续。", False),
+        ("点击 LibreOffice Base Report Builder 继续。", False),
+        ("点击 open\nthe file 继续。", False),
+    ],
+)
+def test_a_term_is_two_latin_words_or_names(text, switched) -> None:
+    assert switching(text, "zh", RULE).switched is switched
 
 
 def test_what_the_prompt_says_is_exempt_only_where_asked() -> None:

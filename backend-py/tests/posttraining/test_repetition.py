@@ -26,7 +26,7 @@ def spans(length: int, times: int, *, before: int = 7) -> list[int]:
         # A whole repetition more or less, a token more or less.
         (spans(16, 3) + NOISE[1000:1015], None),
         (spans(1, 63), None),
-        (spans(21, 3), None),
+        (spans(30, 3) + NOISE[1000:1029], None),
         (spans(512, 4), Loop(7, 512, 4)),
         (spans(513, 4), None),
         # It goes on in the middle of the fifth.
