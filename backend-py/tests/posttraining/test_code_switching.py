@@ -130,6 +130,11 @@ def test_short_sentences_and_doubtful_ones_say_nothing() -> None:
     assert not switching("Dann wählen Sie bitte den Ordner aus.", "en", SwitchRule(sentences=False)).switched
 
 
+def test_words_of_another_script_do_not_mislead_the_verdict_on_a_sentence() -> None:
+    text = "The file is saved и потом закрывается by the program."
+    assert [span.script for span in switching(text, "en").spans] == ["Cyrillic"]
+
+
 def test_targets_are_among_the_languages_a_sentence_can_be_in() -> None:
     text = "First open the menu. Dann wählen Sie bitte den Ordner aus, in dem die Datei liegt."
     assert switching(text, "en", SwitchRule(targets=("de",), among=("en", "fr"))).switched

@@ -181,11 +181,15 @@ def test_an_interrupted_call_leaves_nothing_to_the_next(tmp_path) -> None:
     file.write_text("def grade(completion, row): return row['n']\n")
     with GraderPool([Grader("mine", "python", path=f"{file}:grade")], processes=1) as pool:
         asked: list[int] = []
+
+        def at_the_second() -> bool:
+            asked.append(1)
+            return len(asked) == 2
+
         with pytest.raises(Stopped):
-            # The first is given to a process, and its grade never taken.
-            pool.grade([Response("", row={"n": n}) for n in (1, 2)], should_stop=lambda: not asked.append(1))
-        assert len(asked) == 1
-        assert [grades[0].value for grades in pool.grade([Response("", row={"n": n}) for n in (3, 4)])] == [3, 4]
+            # The second response is given to a process, and its grade never taken.
+            pool.grade([Response("", row={"n": n}) for n in (1, 2)], should_stop=at_the_second)
+        assert [grades[0].value for grades in pool.grade([Response("", row={"n": 3})])] == [3]
 
 
 def test_a_process_that_dies_between_two_tasks_costs_no_grade(hostile) -> None:
@@ -280,32 +284,36 @@ def test_graders_end_with_a_run_that_is_killed(tmp_path, hostile) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_time_in_which_a_job_is_suspended_is_nobodys(tmp_path) -> None:
     """The job and its grader are stopped for longer than the limit; the job wakes first, to no reply."""
-    told = tmp_path / "pid.txt"
+    told, go = tmp_path / "pid.txt", tmp_path / "go"
     (tmp_path / "slow.py").write_text(
         "import os, time\n"
         "def grade(completion, row):\n"
-        "    open(row['file'], 'w').write(str(os.getpid()))\n"
-        "    time.sleep(1)\n"
+        "    open(row['told'], 'w').write(str(os.getpid()))\n"
+        "    while not os.path.exists(row['go']):\n"
+        "        time.sleep(0.01)\n"
         "    return 7\n"
     )
     path = f"{tmp_path}/slow.py:grade"
     script = (
         "from qscope.posttraining.grader_pool import GraderPool\n"
         "from qscope.posttraining.graders import Grader, Response\n"
-        f"with GraderPool([Grader('mine', 'python', path={path!r})], seconds=1.5) as pool:\n"
-        f"    print(pool.grade([Response('', row={{'file': {str(told)!r}}})])[0][0])\n"
+        f"with GraderPool([Grader('mine', 'python', path={path!r})], seconds=3) as pool:\n"
+        f"    print(pool.grade([Response('', row={{'told': {str(told)!r}, 'go': {str(go)!r}}})])[0][0])\n"
     )
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert wait_for(lambda: told.exists() and told.read_text() != "")
     pid = int(told.read_text())
     for one in (run.pid, pid):
         os.kill(one, signal.SIGSTOP)
-    time.sleep(4)
+    time.sleep(5)
     os.kill(run.pid, signal.SIGCONT)
-    time.sleep(0.3)
-    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.5)
+    go.touch()
+    if not has_ended(pid):
+        os.kill(pid, signal.SIGCONT)
     assert "value=7.0" in run.communicate(timeout=120)[0]
 
 
