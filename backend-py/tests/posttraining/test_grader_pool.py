@@ -274,7 +274,7 @@ def test_graders_end_with_a_run_that_is_killed(tmp_path, hostile) -> None:
         f"with GraderPool([Grader('mine', 'python', path={path!r})], seconds=3600) as pool:\n"
         f"    pool.grade([Response('', row={{'file': {str(told)!r}}})])\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script])
+    run = subprocess.Popen([sys.executable, "-P", "-c", script])
     assert wait_for(lambda: told.exists() and told.read_text() != "")
     pid = int(told.read_text())
     assert not has_ended(pid)
@@ -303,7 +303,7 @@ def test_time_in_which_a_job_is_suspended_is_nobodys(tmp_path) -> None:
         f"with GraderPool([Grader('mine', 'python', path={path!r})], seconds=3) as pool:\n"
         f"    print(pool.grade([Response('', row={{'told': {str(told)!r}, 'go': {str(go)!r}}})])[0][0])\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, text=True)
     assert wait_for(lambda: told.exists() and told.read_text() != "")
     pid = int(told.read_text())
     for one in (run.pid, pid):
