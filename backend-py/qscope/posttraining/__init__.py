@@ -1,1 +1,1 @@
-"""Post-training with SAE signals: the loss against code-switching, DAPO with rare negatives, their checks and graders."""
+"""Post-training with SAE signals: the loss against code-switching, DAPO with rare negatives, their checks, graders."""
