@@ -15,6 +15,8 @@ const COMMANDS: ReadonlyArray<readonly [name: string, summary: string]> = [
   ['bench-redundancy', 'measure what benchmarks repeat and share, from inside'],
   ['classify', 'tell a labelled attribute by features, beside baselines'],
   ['synthesize', 'write data for the features that a data set misses'],
+  ['sft', 'fine-tune on examples, with an SAE loss against code-switching'],
+  ['rl', 'learn from rewards, with rare negatives against endless repetition'],
   ['plan', 'show what an experiment does and needs, without starting it'],
   ['runs', 'list, show, watch, stop and resume runs'],
   ['report', 'write a run as one HTML page'],

@@ -22,6 +22,9 @@ export const TEMPLATES = [
   'classify',
   'apply-classifier',
   'synthesize',
+  'sft',
+  'rl',
+  'eval-responses',
 ];
 
 /** `qscope config check|show|schema|init`. */

@@ -27,6 +27,9 @@ const starts: Record<Task, string> = {
   apply_classifier: 'model: embedded\napply_classifier: {classifier: latest, source: embedded-heldout}\n',
   synthesize:
     'model: embedded\nsynthesize: {sae: latest, seed_data: {source: embedded, where: language=en, limit: 500}, reference: {source: embedded-heldout, limit: 500}}\n',
+  sft: 'model: embedded\nsft: {data: {source: rows.jsonl}, sae_loss: {sae: latest, features: latest, target_languages: [de]}}\n',
+  rl: 'model: embedded\nrl: {prompts: {source: rows.jsonl}, rewards: [{kind: answer}, {kind: repetition}]}\n',
+  eval_responses: 'model: embedded\neval_responses: {prompts: {source: rows.jsonl}}\n',
 };
 
 /** The tasks that have a template, by the word `config init` knows them by. */

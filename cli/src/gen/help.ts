@@ -21,6 +21,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  train_sae:\n" +
     "    text:\n" +
     "      source: embedded            embedded, embedded-heldout, a file, folder or\n" +
@@ -82,12 +87,12 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  layers; 0 takes 16 x batch_tokens\n" +
     "      model_batch_tokens: 8192    Tokens per forward pass of the language model\n" +
     "    checkpoint:\n" +
-    "      every_steps: 200            SAE steps between checkpoints; 0 writes one\n" +
-    "                                  only when stopped and at the end\n" +
+    "      every_steps: 200            Steps between checkpoints; 0 writes one only\n" +
+    "                                  when stopped and at the end\n" +
     "      keep: 2                     Newest checkpoints kept (two let a damaged one\n" +
     "                                  fall back to the one before)\n" +
     "    metrics:\n" +
-    "      every_steps: 10             SAE steps between two metric events\n" +
+    "      every_steps: 10             Steps between two metric events\n" +
     "      tensorboard: false          Also write TensorBoard event files into the\n" +
     "                                  run folder\n" +
     "      wandb_project: \"\"           Also log to this Weights & Biases project\n" +
@@ -135,6 +140,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  eval_sae:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -184,6 +194,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  extract_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -244,6 +259,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  contrast_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -328,6 +348,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  top_features:\n" +
     "    sae: \"\"                       Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id; not needed with\n" +
@@ -395,6 +420,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  language_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -462,6 +492,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  repetition_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -534,6 +569,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  diagnose_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -570,6 +610,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  explain_features:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -658,6 +703,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  steer:\n" +
     "    sae: latest                   SAEs: run id, latest, folder, file, or a\n" +
     "                                  Qwen-Scope repository; not needed for plain\n" +
@@ -809,6 +859,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  bench_redundancy:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -891,6 +946,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  classify:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -961,6 +1021,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  apply_classifier:\n" +
     "    classifier: (required)        Run id or folder of a classify run, or a\n" +
     "                                  classifier file\n" +
@@ -1015,6 +1080,11 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
     "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
     "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
     "  synthesize:\n" +
     "    sae: (required)               Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
@@ -1216,4 +1286,665 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  again)\n" +
     "    draws: 100                    Random orders behind the spread of the\n" +
     "                                  compared curves\n",
+  "sft":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
+    "  sft:\n" +
+    "    data:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
+    "      messages: \"\"                Column that holds a conversation, a list of\n" +
+    "                                  {role, content}; left out, messages or\n" +
+    "                                  conversations where a row has one and no\n" +
+    "                                  prompt is given\n" +
+    "      prompt: \"\"                  The prompt of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      completion: \"\"              What is to be written after the prompt,\n" +
+    "                                  columns in braces: ' {answer}'; left out, the\n" +
+    "                                  column called completion, response, answer,\n" +
+    "                                  output or the like\n" +
+    "      text: \"\"                    Column of plain text, instead of a prompt and\n" +
+    "                                  a completion: every token is trained on\n" +
+    "      answer: \"\"                  The right answer for graders, columns in\n" +
+    "                                  braces: '{answer}'; left out, the column\n" +
+    "                                  called answer, target, solution or the like,\n" +
+    "                                  where there is one\n" +
+    "      language: \"\"                Column that holds the language a row should be\n" +
+    "                                  answered in; left out, the column called\n" +
+    "                                  language, lang or locale; rows without one are\n" +
+    "                                  tagged by their text\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Rows left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Rows at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
+    "    held_out:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
+    "      messages: \"\"                Column that holds a conversation, a list of\n" +
+    "                                  {role, content}; left out, messages or\n" +
+    "                                  conversations where a row has one and no\n" +
+    "                                  prompt is given\n" +
+    "      prompt: \"\"                  The prompt of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      completion: \"\"              What is to be written after the prompt,\n" +
+    "                                  columns in braces: ' {answer}'; left out, the\n" +
+    "                                  column called completion, response, answer,\n" +
+    "                                  output or the like\n" +
+    "      text: \"\"                    Column of plain text, instead of a prompt and\n" +
+    "                                  a completion: every token is trained on\n" +
+    "      answer: \"\"                  The right answer for graders, columns in\n" +
+    "                                  braces: '{answer}'; left out, the column\n" +
+    "                                  called answer, target, solution or the like,\n" +
+    "                                  where there is one\n" +
+    "      language: \"\"                Column that holds the language a row should be\n" +
+    "                                  answered in; left out, the column called\n" +
+    "                                  language, lang or locale; rows without one are\n" +
+    "                                  tagged by their text\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Rows left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Rows at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
+    "    format:\n" +
+    "      chat: false                 Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "      system: \"\"                  System turn of a chat prompt\n" +
+    "      thinking: off               Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "    context: 2048                 Tokens of a row at most; a longer one loses\n" +
+    "                                  its end, and one whose answer is cut off whole\n" +
+    "                                  is left out and counted\n" +
+    "    epochs: 1                     Passes over the rows, where steps is 0\n" +
+    "    steps: 0                      Optimiser steps; 0 takes epochs\n" +
+    "    micro_batch_rows: 8           Rows of a forward pass, on each rank\n" +
+    "    accumulate: 1                 Micro-batches of an optimiser step, on each\n" +
+    "                                  rank; losses are means over all tokens of a\n" +
+    "                                  step, so only memory changes\n" +
+    "    packing: false                Put several short rows into one (refused with\n" +
+    "                                  the SAE loss where languages would mix)\n" +
+    "    trainable:\n" +
+    "      method: full                What is trained: full (the weights), lora\n" +
+    "                                  (low-rank adapters beside them)\n" +
+    "      lora:\n" +
+    "        rank: 16                  Rank of the adapters\n" +
+    "        alpha: 32                 Scale of the adapters (alpha / rank multiplies\n" +
+    "                                  them)\n" +
+    "        dropout: 0                Dropout before the adapters\n" +
+    "        targets: []               Linear layers that get one, by the end of\n" +
+    "                                  their name: [q_proj, v_proj]; empty means\n" +
+    "                                  every linear layer of the decoder blocks\n" +
+    "        merge: true               Add the adapters to the weights at the end;\n" +
+    "                                  without it the adapter alone is written\n" +
+    "      layers: []                  Decoder blocks, from 0, that are trained;\n" +
+    "                                  empty means all, and embeddings with them\n" +
+    "      gradient_checkpointing: false\n" +
+    "                                  Save memory by computing activations again in\n" +
+    "                                  the backward pass (non-reentrant: a reentrant\n" +
+    "                                  one can kill the SAE loss)\n" +
+    "    optimizer:\n" +
+    "      learning_rate: \"\"           Highest learning rate; left out, 5e-5 (sft,\n" +
+    "                                  full), 1e-6 (rl, full), ten times that with\n" +
+    "                                  adapters\n" +
+    "      decay: \"\"                   constant, cosine or linear, after the warm-up;\n" +
+    "                                  left out, cosine (sft) and constant (rl)\n" +
+    "      warmup_steps: 0             Steps over which the learning rate rises from\n" +
+    "                                  0\n" +
+    "      weight_decay: 0.1           Decoupled weight decay (norms and biases have\n" +
+    "                                  none)\n" +
+    "      beta1: 0.9                  Decay of the first moment\n" +
+    "      beta2: 0.999                Decay of the second moment\n" +
+    "      max_grad_norm: 1            Norm to which the gradient of a step is cut; 0\n" +
+    "                                  leaves it\n" +
+    "    sae_loss:\n" +
+    "      sae: (required)             Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "      features: (required)        Run of `qscope features language` on the model\n" +
+    "                                  that is trained, or its features.json: which\n" +
+    "                                  features stand for a language, and their mean\n" +
+    "                                  pre-activations\n" +
+    "      target_languages: \"\"        Languages that answers in other languages are\n" +
+    "                                  not to switch to, for example [zh]\n" +
+    "      layers: []                  Decoder blocks, from 0, whose outputs are\n" +
+    "                                  held; empty means the last two\n" +
+    "      top_k: 2                    Features of each language and layer, the\n" +
+    "                                  highest of its ranking\n" +
+    "      threshold: mean             Where a pre-activation begins to count: mean\n" +
+    "                                  (its mean on the row's language before\n" +
+    "                                  training), zero (worse in the paper's\n" +
+    "                                  ablation)\n" +
+    "      weight: 0.016               Weight of the loss (lambda); 0.016 over all\n" +
+    "                                  tokens of a step is the strength of the\n" +
+    "                                  authors' 5e-4 on Gemma\n" +
+    "      feature_reduction: mean     Over the features of one language and layer:\n" +
+    "                                  mean (as the authors' code), sum (as the\n" +
+    "                                  paper)\n" +
+    "      preset: global_tokens       Divided by: global_tokens (answer tokens of\n" +
+    "                                  the whole step), official_code (as the\n" +
+    "                                  authors' code: per micro-batch, so the weight\n" +
+    "                                  grows with accumulation)\n" +
+    "      exclude_target: true        Leave rows of a target language free of its\n" +
+    "                                  own features\n" +
+    "    arm: sae                      What stands beside the cross-entropy: sae (the\n" +
+    "                                  SAE loss), or instead of it plain (nothing),\n" +
+    "                                  random_features (as often active), kl\n" +
+    "                                  (divergence from the model before training),\n" +
+    "                                  entropy (a bonus), filter (rows that switch\n" +
+    "                                  are left out), token_probability (a penalty on\n" +
+    "                                  tokens of the target languages)\n" +
+    "    arm_weight: 0                 Weight of kl, entropy or token_probability; 0\n" +
+    "                                  takes 0.1, 0.01 and 1\n" +
+    "    evaluate_every: 0             Steps between two measurements of the held-out\n" +
+    "                                  loss; 0 measures before and after training\n" +
+    "    checkpoint:\n" +
+    "      every_steps: 200            Steps between checkpoints; 0 writes one only\n" +
+    "                                  when stopped and at the end\n" +
+    "      keep: 2                     Newest checkpoints kept (two let a damaged one\n" +
+    "                                  fall back to the one before)\n" +
+    "    metrics:\n" +
+    "      every_steps: 10             Steps between two metric events\n" +
+    "      tensorboard: false          Also write TensorBoard event files into the\n" +
+    "                                  run folder\n" +
+    "      wandb_project: \"\"           Also log to this Weights & Biases project\n" +
+    "    alarms:\n" +
+    "      patience: 10                Steps in a row that show a sign before its\n" +
+    "                                  alarm is raised\n" +
+    "      dead_signal: warn           The SAE signal does nothing: no token above\n" +
+    "                                  its threshold (sft), no verified rare negative\n" +
+    "                                  (rl): warn, stop, off\n" +
+    "      zero_reward_std: warn       rl: the normal rollouts of every group have\n" +
+    "                                  equal rewards, so nothing but rare negatives\n" +
+    "                                  is learnt: warn, stop, off\n" +
+    "      all_truncated: warn         rl: every normal rollout is cut off at its\n" +
+    "                                  limit: warn, stop, off\n" +
+    "      collapse: stop              The model collapses: over half of the normal\n" +
+    "                                  rollouts loop, or the entropy falls below 0.01\n" +
+    "                                  nats (rl), or the held-out loss rises above\n" +
+    "                                  twice its first value (sft): warn, stop, off\n" +
+    "      grader_failures: stop       rl: more rollouts than grader_failure_share\n" +
+    "                                  could not be graded: warn, stop, off\n" +
+    "      grader_failure_share: 0.2   rl: share of rollouts without a grade that\n" +
+    "                                  raises the alarm\n",
+  "rl":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
+    "  rl:\n" +
+    "    prompts:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
+    "      messages: \"\"                Column that holds a conversation, a list of\n" +
+    "                                  {role, content}; left out, messages or\n" +
+    "                                  conversations where a row has one and no\n" +
+    "                                  prompt is given\n" +
+    "      prompt: \"\"                  The prompt of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      completion: \"\"              What is to be written after the prompt,\n" +
+    "                                  columns in braces: ' {answer}'; left out, the\n" +
+    "                                  column called completion, response, answer,\n" +
+    "                                  output or the like\n" +
+    "      text: \"\"                    Column of plain text, instead of a prompt and\n" +
+    "                                  a completion: every token is trained on\n" +
+    "      answer: \"\"                  The right answer for graders, columns in\n" +
+    "                                  braces: '{answer}'; left out, the column\n" +
+    "                                  called answer, target, solution or the like,\n" +
+    "                                  where there is one\n" +
+    "      language: \"\"                Column that holds the language a row should be\n" +
+    "                                  answered in; left out, the column called\n" +
+    "                                  language, lang or locale; rows without one are\n" +
+    "                                  tagged by their text\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Rows left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Rows at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
+    "    format:\n" +
+    "      chat: false                 Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "      system: \"\"                  System turn of a chat prompt\n" +
+    "      thinking: off               Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "    group_size: 8                 Rollouts of a prompt (G), the steered one\n" +
+    "                                  among them\n" +
+    "    prompts_per_step: 8           Prompts of an optimiser step, over all ranks\n" +
+    "    steps: 100                    Optimiser steps\n" +
+    "    iterations: 1                 Updates on the same rollouts (mu); with 1\n" +
+    "                                  every ratio is exactly 1\n" +
+    "    micro_batch_rows: 8           Rollouts of a forward and backward pass, on\n" +
+    "                                  each rank\n" +
+    "    generation_rows: 0            Rollouts generated side by side, on each rank;\n" +
+    "                                  0 takes all of a step\n" +
+    "    sampling:\n" +
+    "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
+    "                                  token\n" +
+    "      top_p: 1                    Smallest set of tokens whose probabilities\n" +
+    "                                  reach this sum\n" +
+    "      top_k: 0                    Most likely tokens kept; 0 keeps all\n" +
+    "      max_tokens: 64              Tokens generated at most\n" +
+    "      stop: []                    Texts that end a generation; they are not part\n" +
+    "                                  of it\n" +
+    "      ignore_end: false           Go on after an end token, to max_tokens\n" +
+    "    epsilon_low: 0.2              A ratio is cut at 1 - epsilon_low\n" +
+    "    epsilon_high: 0.28            A ratio is cut at 1 + epsilon_high (higher\n" +
+    "                                  than epsilon_low: unlikely tokens may grow)\n" +
+    "    dual_clip: 10                 Bound of a ratio where the advantage is\n" +
+    "                                  negative; 0 sets none (DAPO's text has none)\n" +
+    "    advantage_std: unbiased       Divisor of the variance of rewards: unbiased\n" +
+    "                                  (G - 1), population (G)\n" +
+    "    overlong:\n" +
+    "      mode: soft                  soft (a penalty that grows to -1 over the last\n" +
+    "                                  cache tokens), filter (truncated rollouts get\n" +
+    "                                  no loss; rare negatives do), none\n" +
+    "      cache: 0                    soft: tokens before the limit over which the\n" +
+    "                                  penalty grows; 0 takes a fifth of\n" +
+    "                                  sampling.max_tokens\n" +
+    "    dynamic_sampling:\n" +
+    "      enabled: false              Draw prompts again until every group's normal\n" +
+    "                                  rollouts differ in reward\n" +
+    "      max_rounds: 10              Rounds of prompts at most; then the step goes\n" +
+    "                                  on with the groups it has\n" +
+    "    importance_correction:\n" +
+    "      mode: none                  none, token_truncate (weights of tokens, cut\n" +
+    "                                  at cap), sequence_mask (sequences above cap\n" +
+    "                                  are left out); rare negatives are exempt\n" +
+    "      cap: 3                      Largest weight\n" +
+    "    rewards: \"\"                   Parts of the reward, for example [{kind:\n" +
+    "                                  answer}, {kind: repetition}]\n" +
+    "    graders:\n" +
+    "      processes: 2                Processes that grade at once\n" +
+    "      seconds: 30                 Seconds a grader has for one response; then\n" +
+    "                                  its process is ended and the rollout is\n" +
+    "                                  counted as not graded\n" +
+    "    sae_penalty:\n" +
+    "      mode: none                  none (plain DAPO), rare_negative (one rollout\n" +
+    "                                  of a group is steered into a loop and serves\n" +
+    "                                  as a negative), reward (features that are too\n" +
+    "                                  active cost reward; punishes harmless\n" +
+    "                                  repetition too)\n" +
+    "      sae: \"\"                     Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "      rare_negative:\n" +
+    "        source: steered           steered (the method), random_features\n" +
+    "                                  (control: as often active), pasted (control:\n" +
+    "                                  text loops without steering)\n" +
+    "        features: []              Features to add, each as LAYER/FEATURE; empty\n" +
+    "                                  takes the best of feature_set\n" +
+    "        feature_set: \"\"           Run of `qscope features repetition`, or its\n" +
+    "                                  features.json, where features is empty\n" +
+    "        top_k: 1                  Features taken of feature_set: the best of the\n" +
+    "                                  layer whose best is the best\n" +
+    "        strength: 0               Strength in median residual norms of the\n" +
+    "                                  layer; 0 finds it (calibrate)\n" +
+    "        calibrate:\n" +
+    "          prompts: 64             Prompts that each strength is tried on\n" +
+    "          strengths: [0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5]\n" +
+    "                                  Strengths tried, in median residual norms of\n" +
+    "                                  the layer; the smallest that reaches loop_rate\n" +
+    "                                  is taken\n" +
+    "          loop_rate: 0.8          Share of steered rollouts that must be\n" +
+    "                                  verified loops\n" +
+    "          floor: 0.5              Share of verified loops, over the last 64\n" +
+    "                                  steered rollouts, below which the strength is\n" +
+    "                                  found anew\n" +
+    "          every_steps: 0          Steps between two calibrations; 0 calibrates\n" +
+    "                                  at the beginning and where the floor is broken\n" +
+    "        per_group: 1              Steered rollouts of a group\n" +
+    "        max_tokens: 512           Tokens of a steered rollout at most; never\n" +
+    "                                  more than of a normal one\n" +
+    "        stop_after_loops: 8       Whole loops after which a steered rollout is\n" +
+    "                                  cut; 0 lets it run to max_tokens\n" +
+    "        verify: true              Check that a steered rollout loops (refused\n" +
+    "                                  without: a good answer must not become a\n" +
+    "                                  negative)\n" +
+    "        on_miss: drop             A steered rollout that does not loop: drop (a\n" +
+    "                                  normal one takes its place), resample (once\n" +
+    "                                  more, then drop), keep\n" +
+    "        ratio: unsteered          Its probabilities are divided by: unsteered\n" +
+    "                                  (those of the plain model: 1 at the first\n" +
+    "                                  update), behavior (those of the steered\n" +
+    "                                  sampler, cut at 1)\n" +
+    "        advantage: joint          Rewards are compared: joint (over the whole\n" +
+    "                                  group, as the paper), separate (normal\n" +
+    "                                  rollouts among themselves, rare negatives\n" +
+    "                                  against the group)\n" +
+    "        min_token_prob: 0         Steered tokens that the plain model finds less\n" +
+    "                                  likely than this get no loss (the way into the\n" +
+    "                                  loop, not the loop); 0 keeps all, 1e-4 is\n" +
+    "                                  usual\n" +
+    "        warmup_steps: 0           Steps at the beginning without rare negatives\n" +
+    "        stop_below: 0             Share of looping normal rollouts, over the\n" +
+    "                                  last 256, below which rare negatives are left\n" +
+    "                                  out; 0 never leaves them out\n" +
+    "      reward:\n" +
+    "        features: []              Features that cost, each as LAYER/FEATURE;\n" +
+    "                                  empty takes the best of feature_set\n" +
+    "        feature_set: \"\"           Run of `qscope features repetition` or another\n" +
+    "                                  verb, or its features.json, where features is\n" +
+    "                                  empty\n" +
+    "        top_k: 1                  Features taken of feature_set\n" +
+    "        weight: 0.1               Reward that a unit of mean excess costs\n" +
+    "        threshold_rows: 64        Prompts whose rollouts before training set the\n" +
+    "                                  thresholds: each feature's mean pre-activation\n" +
+    "                                  on them\n" +
+    "    trainable:\n" +
+    "      method: full                What is trained: full (the weights), lora\n" +
+    "                                  (low-rank adapters beside them)\n" +
+    "      lora:\n" +
+    "        rank: 16                  Rank of the adapters\n" +
+    "        alpha: 32                 Scale of the adapters (alpha / rank multiplies\n" +
+    "                                  them)\n" +
+    "        dropout: 0                Dropout before the adapters\n" +
+    "        targets: []               Linear layers that get one, by the end of\n" +
+    "                                  their name: [q_proj, v_proj]; empty means\n" +
+    "                                  every linear layer of the decoder blocks\n" +
+    "        merge: true               Add the adapters to the weights at the end;\n" +
+    "                                  without it the adapter alone is written\n" +
+    "      layers: []                  Decoder blocks, from 0, that are trained;\n" +
+    "                                  empty means all, and embeddings with them\n" +
+    "      gradient_checkpointing: false\n" +
+    "                                  Save memory by computing activations again in\n" +
+    "                                  the backward pass (non-reentrant: a reentrant\n" +
+    "                                  one can kill the SAE loss)\n" +
+    "    optimizer:\n" +
+    "      learning_rate: \"\"           Highest learning rate; left out, 5e-5 (sft,\n" +
+    "                                  full), 1e-6 (rl, full), ten times that with\n" +
+    "                                  adapters\n" +
+    "      decay: \"\"                   constant, cosine or linear, after the warm-up;\n" +
+    "                                  left out, cosine (sft) and constant (rl)\n" +
+    "      warmup_steps: 0             Steps over which the learning rate rises from\n" +
+    "                                  0\n" +
+    "      weight_decay: 0.1           Decoupled weight decay (norms and biases have\n" +
+    "                                  none)\n" +
+    "      beta1: 0.9                  Decay of the first moment\n" +
+    "      beta2: 0.999                Decay of the second moment\n" +
+    "      max_grad_norm: 1            Norm to which the gradient of a step is cut; 0\n" +
+    "                                  leaves it\n" +
+    "    evaluate:\n" +
+    "      prompts:\n" +
+    "        source: \"\"                embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
+    "        messages: \"\"              Column that holds a conversation, a list of\n" +
+    "                                  {role, content}; left out, messages or\n" +
+    "                                  conversations where a row has one and no\n" +
+    "                                  prompt is given\n" +
+    "        prompt: \"\"                The prompt of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "        completion: \"\"            What is to be written after the prompt,\n" +
+    "                                  columns in braces: ' {answer}'; left out, the\n" +
+    "                                  column called completion, response, answer,\n" +
+    "                                  output or the like\n" +
+    "        text: \"\"                  Column of plain text, instead of a prompt and\n" +
+    "                                  a completion: every token is trained on\n" +
+    "        answer: \"\"                The right answer for graders, columns in\n" +
+    "                                  braces: '{answer}'; left out, the column\n" +
+    "                                  called answer, target, solution or the like,\n" +
+    "                                  where there is one\n" +
+    "        language: \"\"              Column that holds the language a row should be\n" +
+    "                                  answered in; left out, the column called\n" +
+    "                                  language, lang or locale; rows without one are\n" +
+    "                                  tagged by their text\n" +
+    "        columns: []               Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "        records: \"\"               Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "        where: \"\"                 Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "        skip: 0                   Rows left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "        limit: 0                  Rows at most; 0 takes all\n" +
+    "        config: \"\"                Configuration (subset) of a hub dataset\n" +
+    "        split: \"\"                 Split of a hub dataset; left out, train\n" +
+    "        revision: \"\"              Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
+    "      every_steps: 0              Steps between two evaluations; 0 evaluates\n" +
+    "                                  before and after training\n" +
+    "      sampling:\n" +
+    "        temperature: 0.8          Sampling temperature; 0 takes the most likely\n" +
+    "                                  token\n" +
+    "        top_p: 1                  Smallest set of tokens whose probabilities\n" +
+    "                                  reach this sum\n" +
+    "        top_k: 0                  Most likely tokens kept; 0 keeps all\n" +
+    "        max_tokens: 64            Tokens generated at most\n" +
+    "        stop: []                  Texts that end a generation; they are not part\n" +
+    "                                  of it\n" +
+    "        ignore_end: false         Go on after an end token, to max_tokens\n" +
+    "    rollouts:\n" +
+    "      every_steps: 1              Steps between two entries of rollouts.jsonl\n" +
+    "      groups: 1                   Groups of each entry, drawn at random; 0\n" +
+    "                                  writes none\n" +
+    "    checkpoint:\n" +
+    "      every_steps: 200            Steps between checkpoints; 0 writes one only\n" +
+    "                                  when stopped and at the end\n" +
+    "      keep: 2                     Newest checkpoints kept (two let a damaged one\n" +
+    "                                  fall back to the one before)\n" +
+    "    metrics:\n" +
+    "      every_steps: 10             Steps between two metric events\n" +
+    "      tensorboard: false          Also write TensorBoard event files into the\n" +
+    "                                  run folder\n" +
+    "      wandb_project: \"\"           Also log to this Weights & Biases project\n" +
+    "    alarms:\n" +
+    "      patience: 10                Steps in a row that show a sign before its\n" +
+    "                                  alarm is raised\n" +
+    "      dead_signal: warn           The SAE signal does nothing: no token above\n" +
+    "                                  its threshold (sft), no verified rare negative\n" +
+    "                                  (rl): warn, stop, off\n" +
+    "      zero_reward_std: warn       rl: the normal rollouts of every group have\n" +
+    "                                  equal rewards, so nothing but rare negatives\n" +
+    "                                  is learnt: warn, stop, off\n" +
+    "      all_truncated: warn         rl: every normal rollout is cut off at its\n" +
+    "                                  limit: warn, stop, off\n" +
+    "      collapse: stop              The model collapses: over half of the normal\n" +
+    "                                  rollouts loop, or the entropy falls below 0.01\n" +
+    "                                  nats (rl), or the held-out loss rises above\n" +
+    "                                  twice its first value (sft): warn, stop, off\n" +
+    "      grader_failures: stop       rl: more rollouts than grader_failure_share\n" +
+    "                                  could not be graded: warn, stop, off\n" +
+    "      grader_failure_share: 0.2   rl: share of rollouts without a grade that\n" +
+    "                                  raises the alarm\n",
+  "eval-responses":
+    "The experiment file, with the default of every field:\n" +
+    "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
+    "                                  underscore)\n" +
+    "  seed: 0                         Every random generator of the run derives from\n" +
+    "                                  this number\n" +
+    "  model: (required)               embedded, a local folder, or a Hugging Face\n" +
+    "                                  model id\n" +
+    "  model_options:\n" +
+    "    revision: \"\"                  Branch, tag or commit of the model on the\n" +
+    "                                  Hugging Face hub\n" +
+    "    precision: auto               Number format of the model: auto (bfloat16 on\n" +
+    "                                  a GPU, float32 on a CPU), float32, bfloat16\n" +
+    "    offline: false                Never contact the hub; use local folders and\n" +
+    "                                  the local cache only\n" +
+    "  compute:\n" +
+    "    device: auto                  auto (a GPU when there is one), cpu, cuda\n" +
+    "    threads: 0                    CPU threads; 0 takes OMP_NUM_THREADS, else all\n" +
+    "                                  cores (bit-equal results need equal threads)\n" +
+    "    processes: 1                  Processes (ranks) of sft and rl on this\n" +
+    "                                  machine: one for each GPU, or gloo on a CPU\n" +
+    "    sharding: replicated          How several processes hold the model:\n" +
+    "                                  replicated (each has all of it), fsdp2 (each\n" +
+    "                                  has a part)\n" +
+    "  eval_responses:\n" +
+    "    measures: [repeat]            What is measured: repeat, codeswitch, accuracy\n" +
+    "    prompts:\n" +
+    "      source: \"\"                  embedded, embedded-heldout, a file, folder or\n" +
+    "                                  glob (.jsonl, .json, .parquet, .csv, .tsv,\n" +
+    "                                  .txt, each also as .gz or .zst), or a Hugging\n" +
+    "                                  Face dataset id\n" +
+    "      messages: \"\"                Column that holds a conversation, a list of\n" +
+    "                                  {role, content}; left out, messages or\n" +
+    "                                  conversations where a row has one and no\n" +
+    "                                  prompt is given\n" +
+    "      prompt: \"\"                  The prompt of a row, columns in braces:\n" +
+    "                                  '{question}'; left out, the column called\n" +
+    "                                  prompt, question, input or the like\n" +
+    "      completion: \"\"              What is to be written after the prompt,\n" +
+    "                                  columns in braces: ' {answer}'; left out, the\n" +
+    "                                  column called completion, response, answer,\n" +
+    "                                  output or the like\n" +
+    "      text: \"\"                    Column of plain text, instead of a prompt and\n" +
+    "                                  a completion: every token is trained on\n" +
+    "      answer: \"\"                  The right answer for graders, columns in\n" +
+    "                                  braces: '{answer}'; left out, the column\n" +
+    "                                  called answer, target, solution or the like,\n" +
+    "                                  where there is one\n" +
+    "      language: \"\"                Column that holds the language a row should be\n" +
+    "                                  answered in; left out, the column called\n" +
+    "                                  language, lang or locale; rows without one are\n" +
+    "                                  tagged by their text\n" +
+    "      columns: []                 Names of the columns, for a .csv or .tsv\n" +
+    "                                  without a header\n" +
+    "      records: \"\"                 Where the rows of a .json are when they are\n" +
+    "                                  not at the top, for example examples or\n" +
+    "                                  data.items\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      skip: 0                     Rows left out at the beginning, so that one\n" +
+    "                                  file may serve twice\n" +
+    "      limit: 0                    Rows at most; 0 takes all\n" +
+    "      config: \"\"                  Configuration (subset) of a hub dataset\n" +
+    "      split: \"\"                   Split of a hub dataset; left out, train\n" +
+    "      revision: \"\"                Branch, tag or commit of a hub dataset; a run\n" +
+    "                                  keeps the commit it began with\n" +
+    "    responses:\n" +
+    "      source: \"\"                  File of responses (.jsonl, .json, .parquet,\n" +
+    "                                  .csv, .tsv, each also as .gz or .zst), or a\n" +
+    "                                  run of this verb or of `qscope rl`, instead of\n" +
+    "                                  a model's\n" +
+    "      response: \"\"                Column of the response; left out, the column\n" +
+    "                                  called response, completion, output, answer or\n" +
+    "                                  the like\n" +
+    "      ids: \"\"                     Column of its token ids, a list; without them\n" +
+    "                                  loops are found over characters, which does\n" +
+    "                                  not compare\n" +
+    "      truncated: \"\"               Column that says whether it was cut off at its\n" +
+    "                                  limit (true, or a finish_reason of length);\n" +
+    "                                  without it every response that loops to its\n" +
+    "                                  very end counts\n" +
+    "      prompt: \"\"                  Column of the prompt; left out, the column\n" +
+    "                                  called prompt, question or the like\n" +
+    "      answer: \"\"                  Column of the right answer\n" +
+    "      language: \"\"                Column of the language a response should be\n" +
+    "                                  in; left out, the column called language, lang\n" +
+    "                                  or locale\n" +
+    "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
+    "                                  empty keeps all\n" +
+    "      limit: 0                    Rows at most; 0 takes all\n" +
+    "    format:\n" +
+    "      chat: false                 Wrap each prompt as a user turn in the chat\n" +
+    "                                  template; without it the text is continued as\n" +
+    "                                  it stands\n" +
+    "      system: \"\"                  System turn of a chat prompt\n" +
+    "      thinking: off               Thinking flag given to the chat template: off,\n" +
+    "                                  on (always given: Qwen's defaults differ by\n" +
+    "                                  model)\n" +
+    "    sampling:\n" +
+    "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
+    "                                  token\n" +
+    "      top_p: 1                    Smallest set of tokens whose probabilities\n" +
+    "                                  reach this sum\n" +
+    "      top_k: 0                    Most likely tokens kept; 0 keeps all\n" +
+    "      max_tokens: 64              Tokens generated at most\n" +
+    "      stop: []                    Texts that end a generation; they are not part\n" +
+    "                                  of it\n" +
+    "      ignore_end: false           Go on after an end token, to max_tokens\n" +
+    "    samples: 1                    Responses to each prompt\n" +
+    "    batch_rows: 64                Responses written side by side\n" +
+    "    codeswitch:\n" +
+    "      targets: []                 Languages that responses in others must not\n" +
+    "                                  switch to; empty means any\n" +
+    "      paper: false                The paper's rule: any one character of the\n" +
+    "                                  target's script counts; nothing is exempt\n" +
+    "      ignore_prompt: false        Leave out words that stand in the prompt\n" +
+    "      words: []                   Names and terms that never count\n" +
+    "    rule: last-number             accuracy: exact, last-number, boxed, pattern,\n" +
+    "                                  or math (needs qscope[math])\n" +
+    "    pattern: \"\"                   accuracy: the regular expression of the rule\n" +
+    "                                  pattern\n",
 };

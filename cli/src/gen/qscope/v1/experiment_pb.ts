@@ -9,6 +9,8 @@ import type { ApplyClassifier, Classify } from "./classify_pb.js";
 import { file_qscope_v1_classify } from "./classify_pb.js";
 import type { DiagnoseFeatures } from "./diagnose_pb.js";
 import { file_qscope_v1_diagnose } from "./diagnose_pb.js";
+import type { EvalResponses } from "./eval_pb.js";
+import { file_qscope_v1_eval } from "./eval_pb.js";
 import type { ExplainFeatures } from "./explain_pb.js";
 import { file_qscope_v1_explain } from "./explain_pb.js";
 import type { ContrastFeatures, ExtractFeatures, LanguageFeatures, RepetitionFeatures, TopFeatures } from "./features_pb.js";
@@ -18,8 +20,12 @@ import { file_qscope_v1_model } from "./model_pb.js";
 import { file_qscope_v1_options } from "./options_pb.js";
 import type { BenchRedundancy } from "./redundancy_pb.js";
 import { file_qscope_v1_redundancy } from "./redundancy_pb.js";
+import type { Rl } from "./rl_pb.js";
+import { file_qscope_v1_rl } from "./rl_pb.js";
 import type { EvalSae, TrainSae } from "./sae_pb.js";
 import { file_qscope_v1_sae } from "./sae_pb.js";
+import type { Sft } from "./sft_pb.js";
+import { file_qscope_v1_sft } from "./sft_pb.js";
 import type { Steer } from "./steer_pb.js";
 import { file_qscope_v1_steer } from "./steer_pb.js";
 import type { Synthesize } from "./synthesize_pb.js";
@@ -30,7 +36,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/experiment.proto.
  */
 export const file_qscope_v1_experiment: GenFile = /*@__PURE__*/
-  fileDesc("Chpxc2NvcGUvdjEvZXhwZXJpbWVudC5wcm90bxIJcXNjb3BlLnYxIuwBCgdDb21wdXRlEmIKBmRldmljZRgBIAEoDjIRLnFzY29wZS52MS5EZXZpY2VCP7pIB4IBBBABIACKtRgxCilhdXRvIChhIEdQVSB3aGVuIHRoZXJlIGlzIG9uZSksIGNwdSwgY3VkYRIEYXV0bxJ9Cgd0aHJlYWRzGAIgASgNQmy6SAUqAxiAIIq1GGAKW0NQVSB0aHJlYWRzOyAwIHRha2VzIE9NUF9OVU1fVEhSRUFEUywgZWxzZSBhbGwgY29yZXMgKGJpdC1lcXVhbCByZXN1bHRzIG5lZWQgZXF1YWwgdGhyZWFkcykSATAiyw8KCkV4cGVyaW1lbnQSeQoEbmFtZRgBIAEoCUJrukglciMyIV5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsNzl9JIq1GD8KOE5hbWUgb2YgdGhlIHJ1biAobGV0dGVycywgZGlnaXRzLCBkb3QsIGRhc2gsIHVuZGVyc2NvcmUpEgNydW4SUQoEc2VlZBgCIAEoDUJDirUYPwo6RXZlcnkgcmFuZG9tIGdlbmVyYXRvciBvZiB0aGUgcnVuIGRlcml2ZXMgZnJvbSB0aGlzIG51bWJlchIBMBJRCgVtb2RlbBgDIAEoCUJCukgDyAEBirUYOAo0ZW1iZWRkZWQsIGEgbG9jYWwgZm9sZGVyLCBvciBhIEh1Z2dpbmcgRmFjZSBtb2RlbCBpZBgBEk0KDW1vZGVsX29wdGlvbnMYBCABKAsyFy5xc2NvcGUudjEuTW9kZWxPcHRpb25zQh2KtRgZChdIb3cgdGhlIG1vZGVsIGlzIGxvYWRlZBJECgdjb21wdXRlGAUgASgLMhIucXNjb3BlLnYxLkNvbXB1dGVCH4q1GBsKGUhhcmR3YXJlIGdpdmVuIHRvIHRoZSBydW4SXgoJdHJhaW5fc2FlGAogASgLMhMucXNjb3BlLnYxLlRyYWluU2FlQjSKtRgwCi5UcmFpbiBUb3BLIFNBRXMgb24gdGhlIG1vZGVsJ3MgcmVzaWR1YWwgc3RyZWFtSAASSwoIZXZhbF9zYWUYCyABKAsyEi5xc2NvcGUudjEuRXZhbFNhZUIjirUYHwodTWVhc3VyZSBTQUVzIG9uIGhlbGQtb3V0IHRleHRIABJuChBleHRyYWN0X2ZlYXR1cmVzGAwgASgLMhoucXNjb3BlLnYxLkV4dHJhY3RGZWF0dXJlc0I2irUYMgowV3JpdGUgdGhlIGNvZGVzIG9mIGV2ZXJ5IHRva2VuIGFuZCBsYXllciB0byBkaXNrSAASfQoRY29udHJhc3RfZmVhdHVyZXMYDSABKAsyGy5xc2NvcGUudjEuQ29udHJhc3RGZWF0dXJlc0JDirUYPwo9RmluZCBmZWF0dXJlcyB0aGF0IHRlbGwgcG9zaXRpdmUgZG9jdW1lbnRzIGZyb20gbmVnYXRpdmUgb25lc0gAElkKDHRvcF9mZWF0dXJlcxgOIAEoCzIWLnFzY29wZS52MS5Ub3BGZWF0dXJlc0IpirUYJQojU2hvdyB3aGVyZSBnaXZlbiBmZWF0dXJlcyBmaXJlIG1vc3RIABJeChFsYW5ndWFnZV9mZWF0dXJlcxgPIAEoCzIbLnFzY29wZS52MS5MYW5ndWFnZUZlYXR1cmVzQiSKtRggCh5GaW5kIHRoZSBmZWF0dXJlcyBvZiBsYW5ndWFnZXNIABJ5ChNyZXBldGl0aW9uX2ZlYXR1cmVzGBAgASgLMh0ucXNjb3BlLnYxLlJlcGV0aXRpb25GZWF0dXJlc0I7irUYNwo1RmluZCB0aGUgZmVhdHVyZXMgdGhhdCByaXNlIHdoaWxlIHRleHQgcmVwZWF0cyBpdHNlbGZIABJmChFkaWFnbm9zZV9mZWF0dXJlcxgRIAEoCzIbLnFzY29wZS52MS5EaWFnbm9zZUZlYXR1cmVzQiyKtRgoCiZGaW5kIHRoZSBmZWF0dXJlcyBiZWhpbmQgYmFkIHJlc3BvbnNlc0gAEm8KEGV4cGxhaW5fZmVhdHVyZXMYEiABKAsyGi5xc2NvcGUudjEuRXhwbGFpbkZlYXR1cmVzQjeKtRgzCjFMYWJlbCBmZWF0dXJlcywgYW5kIHNjb3JlIHRoZSBsYWJlbHMgYnkgZGV0ZWN0aW9uSAASeAoFc3RlZXIYFCABKAsyEC5xc2NvcGUudjEuU3RlZXJCVYq1GFEKT0dlbmVyYXRlIHVuZGVyIGEgY2hhbmdlIG9mIHRoZSByZXNpZHVhbCBzdHJlYW0sIGJlc2lkZSBjb250cm9scywgb3ZlciBzdHJlbmd0aHNIABKGAQoQYmVuY2hfcmVkdW5kYW5jeRgVIAEoCzIaLnFzY29wZS52MS5CZW5jaFJlZHVuZGFuY3lCToq1GEoKSE1lYXN1cmUgd2hhdCBiZW5jaG1hcmtzIHJlcGVhdCBhbmQgc2hhcmUsIGJ5IHRoZSBmZWF0dXJlcyBvZiB0aGVpciBpdGVtc0gAEmYKCGNsYXNzaWZ5GBYgASgLMhMucXNjb3BlLnYxLkNsYXNzaWZ5Qj2KtRg5CjdUZWxsIGEgbGFiZWxsZWQgYXR0cmlidXRlIGJ5IGZlYXR1cmVzLCBiZXNpZGUgYmFzZWxpbmVzSAASXwoQYXBwbHlfY2xhc3NpZmllchgYIAEoCzIaLnFzY29wZS52MS5BcHBseUNsYXNzaWZpZXJCJ4q1GCMKIVJ1biBhIHNhdmVkIGNsYXNzaWZpZXIgb3ZlciB0ZXh0c0gAEoABCgpzeW50aGVzaXplGBcgASgLMhUucXNjb3BlLnYxLlN5bnRoZXNpemVCU4q1GE8KTVdyaXRlIHRleHRzIGZvciB0aGUgZmVhdHVyZXMgdGhhdCBhIGRhdGEgc2V0IG1pc3NlcywgYW5kIGNoZWNrIHRoYXQgdGhleSBmaXJlSABCDQoEdGFzaxIFukgCCAEqUgoGRGV2aWNlEhYKEkRFVklDRV9VTlNQRUNJRklFRBAAEg8KC0RFVklDRV9BVVRPEAESDgoKREVWSUNFX0NQVRACEg8KC0RFVklDRV9DVURBEANiBnByb3RvMw", [file_buf_validate_validate, file_qscope_v1_classify, file_qscope_v1_diagnose, file_qscope_v1_explain, file_qscope_v1_features, file_qscope_v1_model, file_qscope_v1_options, file_qscope_v1_redundancy, file_qscope_v1_sae, file_qscope_v1_steer, file_qscope_v1_synthesize]);
+  fileDesc("Chpxc2NvcGUvdjEvZXhwZXJpbWVudC5wcm90bxIJcXNjb3BlLnYxIosECgdDb21wdXRlEmIKBmRldmljZRgBIAEoDjIRLnFzY29wZS52MS5EZXZpY2VCP7pIB4IBBBABIACKtRgxCilhdXRvIChhIEdQVSB3aGVuIHRoZXJlIGlzIG9uZSksIGNwdSwgY3VkYRIEYXV0bxJ9Cgd0aHJlYWRzGAIgASgNQmy6SAUqAxiAIIq1GGAKW0NQVSB0aHJlYWRzOyAwIHRha2VzIE9NUF9OVU1fVEhSRUFEUywgZWxzZSBhbGwgY29yZXMgKGJpdC1lcXVhbCByZXN1bHRzIG5lZWQgZXF1YWwgdGhyZWFkcykSATASeQoJcHJvY2Vzc2VzGAMgASgNQma6SAcqBRiACCgBirUYWApTUHJvY2Vzc2VzIChyYW5rcykgb2Ygc2Z0IGFuZCBybCBvbiB0aGlzIG1hY2hpbmU6IG9uZSBmb3IgZWFjaCBHUFUsIG9yIGdsb28gb24gYSBDUFUSATESoQEKCHNoYXJkaW5nGAQgASgOMhMucXNjb3BlLnYxLlNoYXJkaW5nQnq6SAeCAQQQASAAirUYbApeSG93IHNldmVyYWwgcHJvY2Vzc2VzIGhvbGQgdGhlIG1vZGVsOiByZXBsaWNhdGVkIChlYWNoIGhhcyBhbGwgb2YgaXQpLCBmc2RwMiAoZWFjaCBoYXMgYSBwYXJ0KRIKcmVwbGljYXRlZCKlEgoKRXhwZXJpbWVudBJ5CgRuYW1lGAEgASgJQmu6SCVyIzIhXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCw3OX0kirUYPwo4TmFtZSBvZiB0aGUgcnVuIChsZXR0ZXJzLCBkaWdpdHMsIGRvdCwgZGFzaCwgdW5kZXJzY29yZSkSA3J1bhJRCgRzZWVkGAIgASgNQkOKtRg/CjpFdmVyeSByYW5kb20gZ2VuZXJhdG9yIG9mIHRoZSBydW4gZGVyaXZlcyBmcm9tIHRoaXMgbnVtYmVyEgEwElEKBW1vZGVsGAMgASgJQkK6SAPIAQGKtRg4CjRlbWJlZGRlZCwgYSBsb2NhbCBmb2xkZXIsIG9yIGEgSHVnZ2luZyBGYWNlIG1vZGVsIGlkGAESTQoNbW9kZWxfb3B0aW9ucxgEIAEoCzIXLnFzY29wZS52MS5Nb2RlbE9wdGlvbnNCHYq1GBkKF0hvdyB0aGUgbW9kZWwgaXMgbG9hZGVkEkQKB2NvbXB1dGUYBSABKAsyEi5xc2NvcGUudjEuQ29tcHV0ZUIfirUYGwoZSGFyZHdhcmUgZ2l2ZW4gdG8gdGhlIHJ1bhJeCgl0cmFpbl9zYWUYCiABKAsyEy5xc2NvcGUudjEuVHJhaW5TYWVCNIq1GDAKLlRyYWluIFRvcEsgU0FFcyBvbiB0aGUgbW9kZWwncyByZXNpZHVhbCBzdHJlYW1IABJLCghldmFsX3NhZRgLIAEoCzISLnFzY29wZS52MS5FdmFsU2FlQiOKtRgfCh1NZWFzdXJlIFNBRXMgb24gaGVsZC1vdXQgdGV4dEgAEm4KEGV4dHJhY3RfZmVhdHVyZXMYDCABKAsyGi5xc2NvcGUudjEuRXh0cmFjdEZlYXR1cmVzQjaKtRgyCjBXcml0ZSB0aGUgY29kZXMgb2YgZXZlcnkgdG9rZW4gYW5kIGxheWVyIHRvIGRpc2tIABJ9ChFjb250cmFzdF9mZWF0dXJlcxgNIAEoCzIbLnFzY29wZS52MS5Db250cmFzdEZlYXR1cmVzQkOKtRg/Cj1GaW5kIGZlYXR1cmVzIHRoYXQgdGVsbCBwb3NpdGl2ZSBkb2N1bWVudHMgZnJvbSBuZWdhdGl2ZSBvbmVzSAASWQoMdG9wX2ZlYXR1cmVzGA4gASgLMhYucXNjb3BlLnYxLlRvcEZlYXR1cmVzQimKtRglCiNTaG93IHdoZXJlIGdpdmVuIGZlYXR1cmVzIGZpcmUgbW9zdEgAEl4KEWxhbmd1YWdlX2ZlYXR1cmVzGA8gASgLMhsucXNjb3BlLnYxLkxhbmd1YWdlRmVhdHVyZXNCJIq1GCAKHkZpbmQgdGhlIGZlYXR1cmVzIG9mIGxhbmd1YWdlc0gAEnkKE3JlcGV0aXRpb25fZmVhdHVyZXMYECABKAsyHS5xc2NvcGUudjEuUmVwZXRpdGlvbkZlYXR1cmVzQjuKtRg3CjVGaW5kIHRoZSBmZWF0dXJlcyB0aGF0IHJpc2Ugd2hpbGUgdGV4dCByZXBlYXRzIGl0c2VsZkgAEmYKEWRpYWdub3NlX2ZlYXR1cmVzGBEgASgLMhsucXNjb3BlLnYxLkRpYWdub3NlRmVhdHVyZXNCLIq1GCgKJkZpbmQgdGhlIGZlYXR1cmVzIGJlaGluZCBiYWQgcmVzcG9uc2VzSAASbwoQZXhwbGFpbl9mZWF0dXJlcxgSIAEoCzIaLnFzY29wZS52MS5FeHBsYWluRmVhdHVyZXNCN4q1GDMKMUxhYmVsIGZlYXR1cmVzLCBhbmQgc2NvcmUgdGhlIGxhYmVscyBieSBkZXRlY3Rpb25IABJ4CgVzdGVlchgUIAEoCzIQLnFzY29wZS52MS5TdGVlckJVirUYUQpPR2VuZXJhdGUgdW5kZXIgYSBjaGFuZ2Ugb2YgdGhlIHJlc2lkdWFsIHN0cmVhbSwgYmVzaWRlIGNvbnRyb2xzLCBvdmVyIHN0cmVuZ3Roc0gAEoYBChBiZW5jaF9yZWR1bmRhbmN5GBUgASgLMhoucXNjb3BlLnYxLkJlbmNoUmVkdW5kYW5jeUJOirUYSgpITWVhc3VyZSB3aGF0IGJlbmNobWFya3MgcmVwZWF0IGFuZCBzaGFyZSwgYnkgdGhlIGZlYXR1cmVzIG9mIHRoZWlyIGl0ZW1zSAASZgoIY2xhc3NpZnkYFiABKAsyEy5xc2NvcGUudjEuQ2xhc3NpZnlCPYq1GDkKN1RlbGwgYSBsYWJlbGxlZCBhdHRyaWJ1dGUgYnkgZmVhdHVyZXMsIGJlc2lkZSBiYXNlbGluZXNIABJfChBhcHBseV9jbGFzc2lmaWVyGBggASgLMhoucXNjb3BlLnYxLkFwcGx5Q2xhc3NpZmllckInirUYIwohUnVuIGEgc2F2ZWQgY2xhc3NpZmllciBvdmVyIHRleHRzSAASgAEKCnN5bnRoZXNpemUYFyABKAsyFS5xc2NvcGUudjEuU3ludGhlc2l6ZUJTirUYTwpNV3JpdGUgdGV4dHMgZm9yIHRoZSBmZWF0dXJlcyB0aGF0IGEgZGF0YSBzZXQgbWlzc2VzLCBhbmQgY2hlY2sgdGhhdCB0aGV5IGZpcmVIABJ3CgNzZnQYGSABKAsyDi5xc2NvcGUudjEuU2Z0QliKtRhUClJGaW5lLXR1bmUgb24gZXhhbXBsZXMsIHdpdGggYW4gU0FFIGxvc3MgdGhhdCBrZWVwcyBhbnN3ZXJzIGZyb20gc3dpdGNoaW5nIGxhbmd1YWdlSAASZAoCcmwYGiABKAsyDS5xc2NvcGUudjEuUmxCR4q1GEMKQUxlYXJuIGZyb20gcmV3YXJkcyAoREFQTyksIHdpdGggcmFyZSBuZWdhdGl2ZXMgc3RlZXJlZCBpbnRvIGxvb3BzSAASeQoOZXZhbF9yZXNwb25zZXMYGyABKAsyGC5xc2NvcGUudjEuRXZhbFJlc3BvbnNlc0JFirUYQQo/TWVhc3VyZSBob3cgb2Z0ZW4gcmVzcG9uc2VzIGxvb3AsIHN3aXRjaCBsYW5ndWFnZSwgb3IgYXJlIHJpZ2h0SABCDQoEdGFzaxIFukgCCAEqUgoGRGV2aWNlEhYKEkRFVklDRV9VTlNQRUNJRklFRBAAEg8KC0RFVklDRV9BVVRPEAESDgoKREVWSUNFX0NQVRACEg8KC0RFVklDRV9DVURBEAMqUQoIU2hhcmRpbmcSGAoUU0hBUkRJTkdfVU5TUEVDSUZJRUQQABIXChNTSEFSRElOR19SRVBMSUNBVEVEEAESEgoOU0hBUkRJTkdfRlNEUDIQAmIGcHJvdG8z", [file_buf_validate_validate, file_qscope_v1_classify, file_qscope_v1_diagnose, file_qscope_v1_eval, file_qscope_v1_explain, file_qscope_v1_features, file_qscope_v1_model, file_qscope_v1_options, file_qscope_v1_redundancy, file_qscope_v1_rl, file_qscope_v1_sae, file_qscope_v1_sft, file_qscope_v1_steer, file_qscope_v1_synthesize]);
 
 /**
  * Hardware given to one run.
@@ -51,6 +57,20 @@ export type Compute = Message<"qscope.v1.Compute"> & {
    * @generated from field: uint32 threads = 2;
    */
   threads: number;
+
+  /**
+   * Processes of the run; several run under torchrun.
+   *
+   * @generated from field: uint32 processes = 3;
+   */
+  processes: number;
+
+  /**
+   * How several processes share a model.
+   *
+   * @generated from field: qscope.v1.Sharding sharding = 4;
+   */
+  sharding: Sharding;
 };
 
 /**
@@ -218,6 +238,30 @@ export type Experiment = Message<"qscope.v1.Experiment"> & {
      */
     value: Synthesize;
     case: "synthesize";
+  } | {
+    /**
+     * Fine-tune on examples.
+     *
+     * @generated from field: qscope.v1.Sft sft = 25;
+     */
+    value: Sft;
+    case: "sft";
+  } | {
+    /**
+     * Learn from rewards.
+     *
+     * @generated from field: qscope.v1.Rl rl = 26;
+     */
+    value: Rl;
+    case: "rl";
+  } | {
+    /**
+     * Measure responses.
+     *
+     * @generated from field: qscope.v1.EvalResponses eval_responses = 27;
+     */
+    value: EvalResponses;
+    case: "evalResponses";
   } | { case: undefined; value?: undefined };
 };
 
@@ -268,4 +312,38 @@ export enum Device {
  */
 export const DeviceSchema: GenEnum<Device> = /*@__PURE__*/
   enumDesc(file_qscope_v1_experiment, 0);
+
+/**
+ * How several processes hold a model.
+ *
+ * @generated from enum qscope.v1.Sharding
+ */
+export enum Sharding {
+  /**
+   * Not given; the reader fills in "replicated".
+   *
+   * @generated from enum value: SHARDING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Each holds all of it (DDP).
+   *
+   * @generated from enum value: SHARDING_REPLICATED = 1;
+   */
+  REPLICATED = 1,
+
+  /**
+   * Each holds a part of every weight (FSDP2).
+   *
+   * @generated from enum value: SHARDING_FSDP2 = 2;
+   */
+  FSDP2 = 2,
+}
+
+/**
+ * Describes the enum qscope.v1.Sharding.
+ */
+export const ShardingSchema: GenEnum<Sharding> = /*@__PURE__*/
+  enumDesc(file_qscope_v1_experiment, 1);
 
