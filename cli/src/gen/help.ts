@@ -1943,8 +1943,9 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  target's script counts; nothing is exempt\n" +
     "      ignore_prompt: false        Leave out words that stand in the prompt\n" +
     "      words: []                   Names and terms that never count\n" +
-    "    rule: last-number             accuracy: exact, last-number, boxed, pattern,\n" +
-    "                                  or math (needs qscope[math])\n" +
+    "    rule: last-number             accuracy: whole (the response is the answer),\n" +
+    "                                  last-number, pattern, or math (needs\n" +
+    "                                  qscope[math])\n" +
     "    pattern: \"\"                   accuracy: the regular expression of the rule\n" +
     "                                  pattern\n",
 };
