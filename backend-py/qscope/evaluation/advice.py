@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,12 +47,28 @@ class Ending:
     """The token that most items of a benchmark end in: features are looked at there.
 
     Attributes:
-        text: the token.
+        text: the token; empty where no item has one.
         share: of the items.
     """
 
     text: str
     share: float
+
+    @classmethod
+    def of(cls, last_N: np.ndarray, decode: Callable[[list[int]], str]) -> Ending:
+        """What most items end in.
+
+        Args:
+            last_N: the id of each item's last token, -1 where it has none.
+            decode: ids to text.
+        """
+        ids, counts = np.unique(last_N[last_N >= 0], return_counts=True)
+        if not len(ids):
+            return cls("", 0.0)
+        commonest = int(ids[counts.argmax()])
+        text = decode([commonest])
+        # Two tokens that are each a part of a character look alike, and are not.
+        return cls(f"part of a character, token {commonest}" if "\ufffd" in text else text, counts.max() / len(last_N))
 
 
 def advise(

@@ -159,8 +159,9 @@ def footprints_of(extract: Extract, layers: Sequence[int], rules: Sequence[Rule]
 
 
 def endings(extract: Extract) -> np.ndarray:
-    """The id of each item's last token, the one that is looked at."""
-    return np.concatenate([shard.ids_M[shard.offset_R[1:] - 1] for shard in extract.shards()])
+    """The id of each item's last token, the one that is looked at; -1 where none is."""
+    lasts = [(shard, shard.offset_R[1:] - 1) for shard in extract.shards()]
+    return np.concatenate([np.where(shard.counts_M[last_R], shard.ids_M[last_R], -1) for shard, last_R in lasts])
 
 
 def _of_layer(shard: Shard, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

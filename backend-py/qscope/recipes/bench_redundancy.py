@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
 
 from qscope import __version__
 from qscope.data.benchmarks import read_benchmarks
@@ -355,13 +352,9 @@ def _run_items(
     if reader.cut:
         context.warning(f"{benchmark.name}: {reader.cut:,} prompts lost their beginning to {AT}.context.")
     whole = Extract(folder)
-    items = Items(reader.cut, reader.empty, manifest["tokens_not_finite"], _ending(whole, opened.loaded.tokenizer))
+    ending = Ending.of(endings(whole), opened.loaded.tokenizer.decode)
+    items = Items(reader.cut, reader.empty, manifest["tokens_not_finite"], ending)
     return footprints_of(whole, layers, rules), items
-
-
-def _ending(whole: Extract, tokenizer: Any) -> Ending:
-    ids, counts = np.unique(endings(whole), return_counts=True)
-    return Ending(tokenizer.decode([int(ids[counts.argmax()])]), float(counts.max() / counts.sum()))
 
 
 def _write(

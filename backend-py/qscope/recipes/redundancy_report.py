@@ -143,19 +143,21 @@ def _advice(advice: Sequence[Advice]) -> pb.ReportSection:
 
 def _curves(suite: Mapping[str, Footprints], measures: Sequence[BenchmarkMeasure]) -> pb.ReportSection:
     # Of more benchmarks than a plot can hold: those of smallest and largest area, and some evenly between them.
-    by_area = sorted(measures, key=lambda each: -1 if math.isnan(each.auc) else each.auc)
+    by_area = sorted((each for each in measures if not math.isnan(each.auc)), key=lambda each: each.auc)
     places = np.unique(np.linspace(0, len(by_area) - 1, _CURVES).round().astype(int))
-    few = len(suite) <= _CURVES
-    shown = suite if few else {by_area[place].name: suite[by_area[place].name] for place in places}
+    # Benchmarks without a feature have no curve.
+    few = len(by_area) <= _CURVES
+    with_area = {each.name for each in by_area}
+    names = [name for name in suite if name in with_area] if few else [by_area[place].name for place in places]
     series = []
-    for name, footprints in shown.items():
-        sizes = subset_sizes(footprints.items, 60)
-        series.append(pb.PlotSeries(name=name, x=sizes.tolist(), y=coverage_curve(footprints, sizes).tolist()))
+    for name in names:
+        sizes = subset_sizes(suite[name].items, 60)
+        series.append(pb.PlotSeries(name=name, x=sizes.tolist(), y=coverage_curve(suite[name], sizes).tolist()))
     return pb.ReportSection(
         heading="Coverage",
         text="Share of a benchmark's features that n of its items activate, mean over all subsets of that size. A "
         "curve that rises at once says that few items would do."
-        + ("" if few else f" {len(shown)} of {len(suite)} benchmarks, from the smallest to the largest AUC."),
+        + ("" if few else f" {len(names)} of {len(suite)} benchmarks, from the smallest to the largest AUC."),
         line_plot=pb.LinePlot(
             x=pb.PlotAxis(label="items", log=True, format=_COUNT),
             y=pb.PlotAxis(label="share of features covered", include=[0, 1], format=_PERCENT),

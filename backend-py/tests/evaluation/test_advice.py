@@ -98,3 +98,16 @@ def test_what_was_not_measured_is_unknown(mixed):
     two = advised({"b": varied, "c": Footprints.of([[n, n + 20] for n in range(20)])})
     assert two["b"].verdict == "unknown"
     assert "no third benchmark" in two["b"].reason
+
+
+def test_most_items_end_in_a_token_and_parts_of_characters_are_told_apart():
+    texts = {3: "?", 5: "\ufffd", 6: "\ufffd"}
+
+    def ending(*lasts: int) -> Ending:
+        return Ending.of(np.array(lasts), lambda ids: texts[ids[0]])
+
+    assert ending(3, 5, 3, -1) == Ending("?", 0.5)
+    assert ending(-1, -1, -1, 3) == Ending("?", 0.25)
+    assert ending(-1, -1) == Ending("", 0.0)
+    assert ending(5, 5) == Ending("part of a character, token 5", 1.0)
+    assert ending(6) != ending(5)
