@@ -28,7 +28,7 @@ from qscope.v1 import experiment_pb2 as qscope_dot_v1_dot_experiment__pb2
 from qscope.v1 import run_event_pb2 as qscope_dot_v1_dot_run__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13qscope/v1/run.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aqscope/v1/experiment.proto\x1a\x19qscope/v1/run_event.proto\"\xc6\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.qscope.v1.RunState\x12\x0c\n\x04verb\x18\x03 \x01(\t\x12\x0e\n\x06\x66older\x18\x04 \x01(\t\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12\x15\n\rlast_sequence\x18\x08 \x01(\x04\x12%\n\x08progress\x18\t \x01(\x0b\x32\x13.qscope.v1.Progress\x12#\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x12.qscope.v1.Failure\x12\x10\n\x08log_tail\x18\x0b \x03(\t\x12\x11\n\tresumable\x18\x0c \x01(\x08\"\xf7\x01\n\x04Plan\x12\"\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x13.qscope.v1.PlanFact\x12%\n\x06memory\x18\x02 \x03(\x0b\x32\x15.qscope.v1.MemoryItem\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61vailable_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04\x66its\x18\x05 \x01(\x08\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x12\n\ntime_basis\x18\x07 \x01(\t\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\t \x01(\x04\x12\x10\n\x08warnings\x18\n \x03(\t\"\'\n\x08PlanFact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\")\n\nMemoryItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xa5\x01\n\x0fStartRunRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\nexperiment\x18\x02 \x01(\x0b\x32\x15.qscope.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0bruns_folder\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0e\n\x06\x64\x65tach\x18\x04 \x01(\x08\x12\x13\n\x0bsource_yaml\x18\x05 \x01(\t\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"F\n\rGetRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"`\n\x0fListRunsRequest\x12\x1c\n\x0bruns_folder\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x03 \x01(\t\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.qscope.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x10\x43\x61ncelRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12/\n\x04mode\x18\x03 \x01(\x0e\x32\x15.qscope.v1.CancelModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06reason\x18\x04 \x01(\t\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"Y\n\x10ResumeRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"`\n\x0fWatchRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\"N\n\x10WatchRunResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.qscope.v1.RunEvent\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\"l\n\x19ValidateExperimentRequest\x12\x31\n\nexperiment\x18\x01 \x01(\x0b\x32\x15.qscope.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x1aValidateExperimentResponse\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.qscope.v1.Plan*^\n\nCancelMode\x12\x1b\n\x17\x43\x41NCEL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41NCEL_MODE_GRACEFUL\x10\x01\x12\x19\n\x15\x43\x41NCEL_MODE_IMMEDIATE\x10\x02\x32\x8f\x04\n\nRunService\x12\x43\n\x08StartRun\x12\x1a.qscope.v1.StartRunRequest\x1a\x1b.qscope.v1.StartRunResponse\x12=\n\x06GetRun\x12\x18.qscope.v1.GetRunRequest\x1a\x19.qscope.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.qscope.v1.ListRunsRequest\x1a\x1b.qscope.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.qscope.v1.CancelRunRequest\x1a\x1c.qscope.v1.CancelRunResponse\x12\x46\n\tResumeRun\x12\x1b.qscope.v1.ResumeRunRequest\x1a\x1c.qscope.v1.ResumeRunResponse\x12\x45\n\x08WatchRun\x12\x1a.qscope.v1.WatchRunRequest\x1a\x1b.qscope.v1.WatchRunResponse0\x01\x12\x61\n\x12ValidateExperiment\x12$.qscope.v1.ValidateExperimentRequest\x1a%.qscope.v1.ValidateExperimentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13qscope/v1/run.proto\x12\tqscope.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aqscope/v1/experiment.proto\x1a\x19qscope/v1/run_event.proto\"\xc6\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.qscope.v1.RunState\x12\x0c\n\x04verb\x18\x03 \x01(\t\x12\x0e\n\x06\x66older\x18\x04 \x01(\t\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07updated\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12\x15\n\rlast_sequence\x18\x08 \x01(\x04\x12%\n\x08progress\x18\t \x01(\x0b\x32\x13.qscope.v1.Progress\x12#\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x12.qscope.v1.Failure\x12\x10\n\x08log_tail\x18\x0b \x03(\t\x12\x11\n\tresumable\x18\x0c \x01(\x08\"\x9f\x02\n\x04Plan\x12\"\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x13.qscope.v1.PlanFact\x12%\n\x06memory\x18\x02 \x03(\x0b\x32\x15.qscope.v1.MemoryItem\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61vailable_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04\x66its\x18\x05 \x01(\x08\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x12\n\ntime_basis\x18\x07 \x01(\t\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\t \x01(\x04\x12\x10\n\x08warnings\x18\n \x03(\t\x12&\n\x07samples\x18\x0b \x03(\x0b\x32\x15.qscope.v1.PlanSample\"\x92\x01\n\nPlanSample\x12(\n\x08segments\x18\x01 \x03(\x0b\x32\x16.qscope.v1.PlanSegment\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\ranswer_tokens\x18\x03 \x01(\r\x12\x10\n\x08language\x18\x04 \x01(\t\x12\x0b\n\x03row\x18\x05 \x01(\x04\x12\x14\n\x0cright_answer\x18\x06 \x01(\t\"+\n\x0bPlanSegment\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\x08\"\'\n\x08PlanFact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\")\n\nMemoryItem\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xa5\x01\n\x0fStartRunRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x31\n\nexperiment\x18\x02 \x01(\x0b\x32\x15.qscope.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0bruns_folder\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0e\n\x06\x64\x65tach\x18\x04 \x01(\x08\x12\x13\n\x0bsource_yaml\x18\x05 \x01(\t\"/\n\x10StartRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"F\n\rGetRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\"-\n\x0eGetRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"`\n\x0fListRunsRequest\x12\x1c\n\x0bruns_folder\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1b\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x12\n\npage_token\x18\x03 \x01(\t\"I\n\x10ListRunsResponse\x12\x1c\n\x04runs\x18\x01 \x03(\x0b\x32\x0e.qscope.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x10\x43\x61ncelRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12/\n\x04mode\x18\x03 \x01(\x0e\x32\x15.qscope.v1.CancelModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x0e\n\x06reason\x18\x04 \x01(\t\"0\n\x11\x43\x61ncelRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"Y\n\x10ResumeRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"0\n\x11ResumeRunResponse\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.qscope.v1.Run\"`\n\x0fWatchRunRequest\x12\x17\n\x06run_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\"N\n\x10WatchRunResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.qscope.v1.RunEvent\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\"l\n\x19ValidateExperimentRequest\x12\x31\n\nexperiment\x18\x01 \x01(\x0b\x32\x15.qscope.v1.ExperimentB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0bruns_folder\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\";\n\x1aValidateExperimentResponse\x12\x1d\n\x04plan\x18\x01 \x01(\x0b\x32\x0f.qscope.v1.Plan*^\n\nCancelMode\x12\x1b\n\x17\x43\x41NCEL_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41NCEL_MODE_GRACEFUL\x10\x01\x12\x19\n\x15\x43\x41NCEL_MODE_IMMEDIATE\x10\x02\x32\x8f\x04\n\nRunService\x12\x43\n\x08StartRun\x12\x1a.qscope.v1.StartRunRequest\x1a\x1b.qscope.v1.StartRunResponse\x12=\n\x06GetRun\x12\x18.qscope.v1.GetRunRequest\x1a\x19.qscope.v1.GetRunResponse\x12\x43\n\x08ListRuns\x12\x1a.qscope.v1.ListRunsRequest\x1a\x1b.qscope.v1.ListRunsResponse\x12\x46\n\tCancelRun\x12\x1b.qscope.v1.CancelRunRequest\x1a\x1c.qscope.v1.CancelRunResponse\x12\x46\n\tResumeRun\x12\x1b.qscope.v1.ResumeRunRequest\x1a\x1c.qscope.v1.ResumeRunResponse\x12\x45\n\x08WatchRun\x12\x1a.qscope.v1.WatchRunRequest\x1a\x1b.qscope.v1.WatchRunResponse0\x01\x12\x61\n\x12ValidateExperiment\x12$.qscope.v1.ValidateExperimentRequest\x1a%.qscope.v1.ValidateExperimentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,44 +67,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALIDATEEXPERIMENTREQUEST'].fields_by_name['experiment']._serialized_options = b'\272H\003\310\001\001'
   _globals['_VALIDATEEXPERIMENTREQUEST'].fields_by_name['runs_folder']._loaded_options = None
   _globals['_VALIDATEEXPERIMENTREQUEST'].fields_by_name['runs_folder']._serialized_options = b'\272H\004r\002\020\001'
-  _globals['_CANCELMODE']._serialized_start=2004
-  _globals['_CANCELMODE']._serialized_end=2098
+  _globals['_CANCELMODE']._serialized_start=2238
+  _globals['_CANCELMODE']._serialized_end=2332
   _globals['_RUN']._serialized_start=152
   _globals['_RUN']._serialized_end=478
   _globals['_PLAN']._serialized_start=481
-  _globals['_PLAN']._serialized_end=728
-  _globals['_PLANFACT']._serialized_start=730
-  _globals['_PLANFACT']._serialized_end=769
-  _globals['_MEMORYITEM']._serialized_start=771
-  _globals['_MEMORYITEM']._serialized_end=812
-  _globals['_STARTRUNREQUEST']._serialized_start=815
-  _globals['_STARTRUNREQUEST']._serialized_end=980
-  _globals['_STARTRUNRESPONSE']._serialized_start=982
-  _globals['_STARTRUNRESPONSE']._serialized_end=1029
-  _globals['_GETRUNREQUEST']._serialized_start=1031
-  _globals['_GETRUNREQUEST']._serialized_end=1101
-  _globals['_GETRUNRESPONSE']._serialized_start=1103
-  _globals['_GETRUNRESPONSE']._serialized_end=1148
-  _globals['_LISTRUNSREQUEST']._serialized_start=1150
-  _globals['_LISTRUNSREQUEST']._serialized_end=1246
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1248
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1321
-  _globals['_CANCELRUNREQUEST']._serialized_start=1324
-  _globals['_CANCELRUNREQUEST']._serialized_end=1462
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1464
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1512
-  _globals['_RESUMERUNREQUEST']._serialized_start=1514
-  _globals['_RESUMERUNREQUEST']._serialized_end=1603
-  _globals['_RESUMERUNRESPONSE']._serialized_start=1605
-  _globals['_RESUMERUNRESPONSE']._serialized_end=1653
-  _globals['_WATCHRUNREQUEST']._serialized_start=1655
-  _globals['_WATCHRUNREQUEST']._serialized_end=1751
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1753
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1831
-  _globals['_VALIDATEEXPERIMENTREQUEST']._serialized_start=1833
-  _globals['_VALIDATEEXPERIMENTREQUEST']._serialized_end=1941
-  _globals['_VALIDATEEXPERIMENTRESPONSE']._serialized_start=1943
-  _globals['_VALIDATEEXPERIMENTRESPONSE']._serialized_end=2002
-  _globals['_RUNSERVICE']._serialized_start=2101
-  _globals['_RUNSERVICE']._serialized_end=2628
+  _globals['_PLAN']._serialized_end=768
+  _globals['_PLANSAMPLE']._serialized_start=771
+  _globals['_PLANSAMPLE']._serialized_end=917
+  _globals['_PLANSEGMENT']._serialized_start=919
+  _globals['_PLANSEGMENT']._serialized_end=962
+  _globals['_PLANFACT']._serialized_start=964
+  _globals['_PLANFACT']._serialized_end=1003
+  _globals['_MEMORYITEM']._serialized_start=1005
+  _globals['_MEMORYITEM']._serialized_end=1046
+  _globals['_STARTRUNREQUEST']._serialized_start=1049
+  _globals['_STARTRUNREQUEST']._serialized_end=1214
+  _globals['_STARTRUNRESPONSE']._serialized_start=1216
+  _globals['_STARTRUNRESPONSE']._serialized_end=1263
+  _globals['_GETRUNREQUEST']._serialized_start=1265
+  _globals['_GETRUNREQUEST']._serialized_end=1335
+  _globals['_GETRUNRESPONSE']._serialized_start=1337
+  _globals['_GETRUNRESPONSE']._serialized_end=1382
+  _globals['_LISTRUNSREQUEST']._serialized_start=1384
+  _globals['_LISTRUNSREQUEST']._serialized_end=1480
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1482
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1555
+  _globals['_CANCELRUNREQUEST']._serialized_start=1558
+  _globals['_CANCELRUNREQUEST']._serialized_end=1696
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1698
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1746
+  _globals['_RESUMERUNREQUEST']._serialized_start=1748
+  _globals['_RESUMERUNREQUEST']._serialized_end=1837
+  _globals['_RESUMERUNRESPONSE']._serialized_start=1839
+  _globals['_RESUMERUNRESPONSE']._serialized_end=1887
+  _globals['_WATCHRUNREQUEST']._serialized_start=1889
+  _globals['_WATCHRUNREQUEST']._serialized_end=1985
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1987
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2065
+  _globals['_VALIDATEEXPERIMENTREQUEST']._serialized_start=2067
+  _globals['_VALIDATEEXPERIMENTREQUEST']._serialized_end=2175
+  _globals['_VALIDATEEXPERIMENTRESPONSE']._serialized_start=2177
+  _globals['_VALIDATEEXPERIMENTRESPONSE']._serialized_end=2236
+  _globals['_RUNSERVICE']._serialized_start=2335
+  _globals['_RUNSERVICE']._serialized_end=2862
 # @@protoc_insertion_point(module_scope)

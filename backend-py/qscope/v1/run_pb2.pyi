@@ -51,7 +51,7 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[_run_event_pb2.RunState, str]] = ..., verb: _Optional[str] = ..., folder: _Optional[str] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., last_sequence: _Optional[int] = ..., progress: _Optional[_Union[_run_event_pb2.Progress, _Mapping]] = ..., failure: _Optional[_Union[_run_event_pb2.Failure, _Mapping]] = ..., log_tail: _Optional[_Iterable[str]] = ..., resumable: _Optional[bool] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("facts", "memory", "memory_bytes", "available_bytes", "fits", "seconds", "time_basis", "disk_bytes", "disk_available_bytes", "warnings")
+    __slots__ = ("facts", "memory", "memory_bytes", "available_bytes", "fits", "seconds", "time_basis", "disk_bytes", "disk_available_bytes", "warnings", "samples")
     FACTS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class Plan(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
     facts: _containers.RepeatedCompositeFieldContainer[PlanFact]
     memory: _containers.RepeatedCompositeFieldContainer[MemoryItem]
     memory_bytes: int
@@ -72,7 +73,32 @@ class Plan(_message.Message):
     disk_bytes: int
     disk_available_bytes: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, facts: _Optional[_Iterable[_Union[PlanFact, _Mapping]]] = ..., memory: _Optional[_Iterable[_Union[MemoryItem, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., seconds: _Optional[float] = ..., time_basis: _Optional[str] = ..., disk_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    samples: _containers.RepeatedCompositeFieldContainer[PlanSample]
+    def __init__(self, facts: _Optional[_Iterable[_Union[PlanFact, _Mapping]]] = ..., memory: _Optional[_Iterable[_Union[MemoryItem, _Mapping]]] = ..., memory_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., seconds: _Optional[float] = ..., time_basis: _Optional[str] = ..., disk_bytes: _Optional[int] = ..., disk_available_bytes: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., samples: _Optional[_Iterable[_Union[PlanSample, _Mapping]]] = ...) -> None: ...
+
+class PlanSample(_message.Message):
+    __slots__ = ("segments", "tokens", "answer_tokens", "language", "row", "right_answer")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedCompositeFieldContainer[PlanSegment]
+    tokens: int
+    answer_tokens: int
+    language: str
+    row: int
+    right_answer: str
+    def __init__(self, segments: _Optional[_Iterable[_Union[PlanSegment, _Mapping]]] = ..., tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., language: _Optional[str] = ..., row: _Optional[int] = ..., right_answer: _Optional[str] = ...) -> None: ...
+
+class PlanSegment(_message.Message):
+    __slots__ = ("text", "answer")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    answer: bool
+    def __init__(self, text: _Optional[str] = ..., answer: _Optional[bool] = ...) -> None: ...
 
 class PlanFact(_message.Message):
     __slots__ = ("name", "value")

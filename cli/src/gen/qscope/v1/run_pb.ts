@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/run.proto.
  */
 export const file_qscope_v1_run: GenFile = /*@__PURE__*/
-  fileDesc("ChNxc2NvcGUvdjEvcnVuLnByb3RvEglxc2NvcGUudjEixgIKA1J1bhIOCgZydW5faWQYASABKAkSIgoFc3RhdGUYAiABKA4yEy5xc2NvcGUudjEuUnVuU3RhdGUSDAoEdmVyYhgDIAEoCRIOCgZmb2xkZXIYBCABKAkSKwoHY3JlYXRlZBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCwoDcGlkGAcgASgNEhUKDWxhc3Rfc2VxdWVuY2UYCCABKAQSJQoIcHJvZ3Jlc3MYCSABKAsyEy5xc2NvcGUudjEuUHJvZ3Jlc3MSIwoHZmFpbHVyZRgKIAEoCzISLnFzY29wZS52MS5GYWlsdXJlEhAKCGxvZ190YWlsGAsgAygJEhEKCXJlc3VtYWJsZRgMIAEoCCL3AQoEUGxhbhIiCgVmYWN0cxgBIAMoCzITLnFzY29wZS52MS5QbGFuRmFjdBIlCgZtZW1vcnkYAiADKAsyFS5xc2NvcGUudjEuTWVtb3J5SXRlbRIUCgxtZW1vcnlfYnl0ZXMYAyABKAQSFwoPYXZhaWxhYmxlX2J5dGVzGAQgASgEEgwKBGZpdHMYBSABKAgSDwoHc2Vjb25kcxgGIAEoARISCgp0aW1lX2Jhc2lzGAcgASgJEhIKCmRpc2tfYnl0ZXMYCCABKAQSHAoUZGlza19hdmFpbGFibGVfYnl0ZXMYCSABKAQSEAoId2FybmluZ3MYCiADKAkiJwoIUGxhbkZhY3QSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSIpCgpNZW1vcnlJdGVtEgwKBG5hbWUYASABKAkSDQoFYnl0ZXMYAiABKAQipQEKD1N0YXJ0UnVuUmVxdWVzdBIcCgpyZXF1ZXN0X2lkGAEgASgJQgi6SAVyA7ABARIxCgpleHBlcmltZW50GAIgASgLMhUucXNjb3BlLnYxLkV4cGVyaW1lbnRCBrpIA8gBARIcCgtydW5zX2ZvbGRlchgDIAEoCUIHukgEcgIQARIOCgZkZXRhY2gYBCABKAgSEwoLc291cmNlX3lhbWwYBSABKAkiLwoQU3RhcnRSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuIkYKDUdldFJ1blJlcXVlc3QSFwoGcnVuX2lkGAEgASgJQge6SARyAhABEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABIi0KDkdldFJ1blJlc3BvbnNlEhsKA3J1bhgBIAEoCzIOLnFzY29wZS52MS5SdW4iYAoPTGlzdFJ1bnNSZXF1ZXN0EhwKC3J1bnNfZm9sZGVyGAEgASgJQge6SARyAhABEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJJChBMaXN0UnVuc1Jlc3BvbnNlEhwKBHJ1bnMYASADKAsyDi5xc2NvcGUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKKAQoQQ2FuY2VsUnVuUmVxdWVzdBIXCgZydW5faWQYASABKAlCB7pIBHICEAESHAoLcnVuc19mb2xkZXIYAiABKAlCB7pIBHICEAESLwoEbW9kZRgDIAEoDjIVLnFzY29wZS52MS5DYW5jZWxNb2RlQgq6SAeCAQQQASAAEg4KBnJlYXNvbhgEIAEoCSIwChFDYW5jZWxSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuIlkKEFJlc3VtZVJ1blJlcXVlc3QSFwoGcnVuX2lkGAEgASgJQge6SARyAhABEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABEg4KBmRldGFjaBgDIAEoCCIwChFSZXN1bWVSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuImAKD1dhdGNoUnVuUmVxdWVzdBIXCgZydW5faWQYASABKAlCB7pIBHICEAESHAoLcnVuc19mb2xkZXIYAiABKAlCB7pIBHICEAESFgoOYWZ0ZXJfc2VxdWVuY2UYAyABKAQiTgoQV2F0Y2hSdW5SZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5xc2NvcGUudjEuUnVuRXZlbnQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoBCJsChlWYWxpZGF0ZUV4cGVyaW1lbnRSZXF1ZXN0EjEKCmV4cGVyaW1lbnQYASABKAsyFS5xc2NvcGUudjEuRXhwZXJpbWVudEIGukgDyAEBEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABIjsKGlZhbGlkYXRlRXhwZXJpbWVudFJlc3BvbnNlEh0KBHBsYW4YASABKAsyDy5xc2NvcGUudjEuUGxhbipeCgpDYW5jZWxNb2RlEhsKF0NBTkNFTF9NT0RFX1VOU1BFQ0lGSUVEEAASGAoUQ0FOQ0VMX01PREVfR1JBQ0VGVUwQARIZChVDQU5DRUxfTU9ERV9JTU1FRElBVEUQAjKPBAoKUnVuU2VydmljZRJDCghTdGFydFJ1bhIaLnFzY29wZS52MS5TdGFydFJ1blJlcXVlc3QaGy5xc2NvcGUudjEuU3RhcnRSdW5SZXNwb25zZRI9CgZHZXRSdW4SGC5xc2NvcGUudjEuR2V0UnVuUmVxdWVzdBoZLnFzY29wZS52MS5HZXRSdW5SZXNwb25zZRJDCghMaXN0UnVucxIaLnFzY29wZS52MS5MaXN0UnVuc1JlcXVlc3QaGy5xc2NvcGUudjEuTGlzdFJ1bnNSZXNwb25zZRJGCglDYW5jZWxSdW4SGy5xc2NvcGUudjEuQ2FuY2VsUnVuUmVxdWVzdBocLnFzY29wZS52MS5DYW5jZWxSdW5SZXNwb25zZRJGCglSZXN1bWVSdW4SGy5xc2NvcGUudjEuUmVzdW1lUnVuUmVxdWVzdBocLnFzY29wZS52MS5SZXN1bWVSdW5SZXNwb25zZRJFCghXYXRjaFJ1bhIaLnFzY29wZS52MS5XYXRjaFJ1blJlcXVlc3QaGy5xc2NvcGUudjEuV2F0Y2hSdW5SZXNwb25zZTABEmEKElZhbGlkYXRlRXhwZXJpbWVudBIkLnFzY29wZS52MS5WYWxpZGF0ZUV4cGVyaW1lbnRSZXF1ZXN0GiUucXNjb3BlLnYxLlZhbGlkYXRlRXhwZXJpbWVudFJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_qscope_v1_experiment, file_qscope_v1_run_event]);
+  fileDesc("ChNxc2NvcGUvdjEvcnVuLnByb3RvEglxc2NvcGUudjEixgIKA1J1bhIOCgZydW5faWQYASABKAkSIgoFc3RhdGUYAiABKA4yEy5xc2NvcGUudjEuUnVuU3RhdGUSDAoEdmVyYhgDIAEoCRIOCgZmb2xkZXIYBCABKAkSKwoHY3JlYXRlZBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCwoDcGlkGAcgASgNEhUKDWxhc3Rfc2VxdWVuY2UYCCABKAQSJQoIcHJvZ3Jlc3MYCSABKAsyEy5xc2NvcGUudjEuUHJvZ3Jlc3MSIwoHZmFpbHVyZRgKIAEoCzISLnFzY29wZS52MS5GYWlsdXJlEhAKCGxvZ190YWlsGAsgAygJEhEKCXJlc3VtYWJsZRgMIAEoCCKfAgoEUGxhbhIiCgVmYWN0cxgBIAMoCzITLnFzY29wZS52MS5QbGFuRmFjdBIlCgZtZW1vcnkYAiADKAsyFS5xc2NvcGUudjEuTWVtb3J5SXRlbRIUCgxtZW1vcnlfYnl0ZXMYAyABKAQSFwoPYXZhaWxhYmxlX2J5dGVzGAQgASgEEgwKBGZpdHMYBSABKAgSDwoHc2Vjb25kcxgGIAEoARISCgp0aW1lX2Jhc2lzGAcgASgJEhIKCmRpc2tfYnl0ZXMYCCABKAQSHAoUZGlza19hdmFpbGFibGVfYnl0ZXMYCSABKAQSEAoId2FybmluZ3MYCiADKAkSJgoHc2FtcGxlcxgLIAMoCzIVLnFzY29wZS52MS5QbGFuU2FtcGxlIpIBCgpQbGFuU2FtcGxlEigKCHNlZ21lbnRzGAEgAygLMhYucXNjb3BlLnYxLlBsYW5TZWdtZW50Eg4KBnRva2VucxgCIAEoDRIVCg1hbnN3ZXJfdG9rZW5zGAMgASgNEhAKCGxhbmd1YWdlGAQgASgJEgsKA3JvdxgFIAEoBBIUCgxyaWdodF9hbnN3ZXIYBiABKAkiKwoLUGxhblNlZ21lbnQSDAoEdGV4dBgBIAEoCRIOCgZhbnN3ZXIYAiABKAgiJwoIUGxhbkZhY3QSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCSIpCgpNZW1vcnlJdGVtEgwKBG5hbWUYASABKAkSDQoFYnl0ZXMYAiABKAQipQEKD1N0YXJ0UnVuUmVxdWVzdBIcCgpyZXF1ZXN0X2lkGAEgASgJQgi6SAVyA7ABARIxCgpleHBlcmltZW50GAIgASgLMhUucXNjb3BlLnYxLkV4cGVyaW1lbnRCBrpIA8gBARIcCgtydW5zX2ZvbGRlchgDIAEoCUIHukgEcgIQARIOCgZkZXRhY2gYBCABKAgSEwoLc291cmNlX3lhbWwYBSABKAkiLwoQU3RhcnRSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuIkYKDUdldFJ1blJlcXVlc3QSFwoGcnVuX2lkGAEgASgJQge6SARyAhABEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABIi0KDkdldFJ1blJlc3BvbnNlEhsKA3J1bhgBIAEoCzIOLnFzY29wZS52MS5SdW4iYAoPTGlzdFJ1bnNSZXF1ZXN0EhwKC3J1bnNfZm9sZGVyGAEgASgJQge6SARyAhABEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJJChBMaXN0UnVuc1Jlc3BvbnNlEhwKBHJ1bnMYASADKAsyDi5xc2NvcGUudjEuUnVuEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKKAQoQQ2FuY2VsUnVuUmVxdWVzdBIXCgZydW5faWQYASABKAlCB7pIBHICEAESHAoLcnVuc19mb2xkZXIYAiABKAlCB7pIBHICEAESLwoEbW9kZRgDIAEoDjIVLnFzY29wZS52MS5DYW5jZWxNb2RlQgq6SAeCAQQQASAAEg4KBnJlYXNvbhgEIAEoCSIwChFDYW5jZWxSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuIlkKEFJlc3VtZVJ1blJlcXVlc3QSFwoGcnVuX2lkGAEgASgJQge6SARyAhABEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABEg4KBmRldGFjaBgDIAEoCCIwChFSZXN1bWVSdW5SZXNwb25zZRIbCgNydW4YASABKAsyDi5xc2NvcGUudjEuUnVuImAKD1dhdGNoUnVuUmVxdWVzdBIXCgZydW5faWQYASABKAlCB7pIBHICEAESHAoLcnVuc19mb2xkZXIYAiABKAlCB7pIBHICEAESFgoOYWZ0ZXJfc2VxdWVuY2UYAyABKAQiTgoQV2F0Y2hSdW5SZXNwb25zZRIjCgZldmVudHMYASADKAsyEy5xc2NvcGUudjEuUnVuRXZlbnQSFQoNbGFzdF9zZXF1ZW5jZRgCIAEoBCJsChlWYWxpZGF0ZUV4cGVyaW1lbnRSZXF1ZXN0EjEKCmV4cGVyaW1lbnQYASABKAsyFS5xc2NvcGUudjEuRXhwZXJpbWVudEIGukgDyAEBEhwKC3J1bnNfZm9sZGVyGAIgASgJQge6SARyAhABIjsKGlZhbGlkYXRlRXhwZXJpbWVudFJlc3BvbnNlEh0KBHBsYW4YASABKAsyDy5xc2NvcGUudjEuUGxhbipeCgpDYW5jZWxNb2RlEhsKF0NBTkNFTF9NT0RFX1VOU1BFQ0lGSUVEEAASGAoUQ0FOQ0VMX01PREVfR1JBQ0VGVUwQARIZChVDQU5DRUxfTU9ERV9JTU1FRElBVEUQAjKPBAoKUnVuU2VydmljZRJDCghTdGFydFJ1bhIaLnFzY29wZS52MS5TdGFydFJ1blJlcXVlc3QaGy5xc2NvcGUudjEuU3RhcnRSdW5SZXNwb25zZRI9CgZHZXRSdW4SGC5xc2NvcGUudjEuR2V0UnVuUmVxdWVzdBoZLnFzY29wZS52MS5HZXRSdW5SZXNwb25zZRJDCghMaXN0UnVucxIaLnFzY29wZS52MS5MaXN0UnVuc1JlcXVlc3QaGy5xc2NvcGUudjEuTGlzdFJ1bnNSZXNwb25zZRJGCglDYW5jZWxSdW4SGy5xc2NvcGUudjEuQ2FuY2VsUnVuUmVxdWVzdBocLnFzY29wZS52MS5DYW5jZWxSdW5SZXNwb25zZRJGCglSZXN1bWVSdW4SGy5xc2NvcGUudjEuUmVzdW1lUnVuUmVxdWVzdBocLnFzY29wZS52MS5SZXN1bWVSdW5SZXNwb25zZRJFCghXYXRjaFJ1bhIaLnFzY29wZS52MS5XYXRjaFJ1blJlcXVlc3QaGy5xc2NvcGUudjEuV2F0Y2hSdW5SZXNwb25zZTABEmEKElZhbGlkYXRlRXhwZXJpbWVudBIkLnFzY29wZS52MS5WYWxpZGF0ZUV4cGVyaW1lbnRSZXF1ZXN0GiUucXNjb3BlLnYxLlZhbGlkYXRlRXhwZXJpbWVudFJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_qscope_v1_experiment, file_qscope_v1_run_event]);
 
 /**
  * One execution of an experiment and its folder.
@@ -192,6 +192,13 @@ export type Plan = Message<"qscope.v1.Plan"> & {
    * @generated from field: repeated string warnings = 10;
    */
   warnings: string[];
+
+  /**
+   * The first rows as the model will read them; of verbs that train on rows or answer them.
+   *
+   * @generated from field: repeated qscope.v1.PlanSample samples = 11;
+   */
+  samples: PlanSample[];
 };
 
 /**
@@ -200,6 +207,90 @@ export type Plan = Message<"qscope.v1.Plan"> & {
  */
 export const PlanSchema: GenMessage<Plan> = /*@__PURE__*/
   messageDesc(file_qscope_v1_run, 1);
+
+/**
+ * A row as the model will read it.
+ *
+ * @generated from message qscope.v1.PlanSample
+ */
+export type PlanSample = Message<"qscope.v1.PlanSample"> & {
+  /**
+   * Its text in order, parted where training on it begins and ends.
+   *
+   * @generated from field: repeated qscope.v1.PlanSegment segments = 1;
+   */
+  segments: PlanSegment[];
+
+  /**
+   * Tokens of the row.
+   *
+   * @generated from field: uint32 tokens = 2;
+   */
+  tokens: number;
+
+  /**
+   * Tokens that are trained on; 0 for a prompt.
+   *
+   * @generated from field: uint32 answer_tokens = 3;
+   */
+  answerTokens: number;
+
+  /**
+   * Language it is, or should be answered, in; empty when nobody could tell.
+   *
+   * @generated from field: string language = 4;
+   */
+  language: string;
+
+  /**
+   * Number of the row in its source, from 0.
+   *
+   * @generated from field: uint64 row = 5;
+   */
+  row: bigint;
+
+  /**
+   * The right answer, of a prompt that a grader compares with one.
+   *
+   * @generated from field: string right_answer = 6;
+   */
+  rightAnswer: string;
+};
+
+/**
+ * Describes the message qscope.v1.PlanSample.
+ * Use `create(PlanSampleSchema)` to create a new message.
+ */
+export const PlanSampleSchema: GenMessage<PlanSample> = /*@__PURE__*/
+  messageDesc(file_qscope_v1_run, 2);
+
+/**
+ * Neighbouring tokens of a row that are all trained on, or all not.
+ *
+ * @generated from message qscope.v1.PlanSegment
+ */
+export type PlanSegment = Message<"qscope.v1.PlanSegment"> & {
+  /**
+   * Their text, special tokens as they are written.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * True for what is trained on.
+   *
+   * @generated from field: bool answer = 2;
+   */
+  answer: boolean;
+};
+
+/**
+ * Describes the message qscope.v1.PlanSegment.
+ * Use `create(PlanSegmentSchema)` to create a new message.
+ */
+export const PlanSegmentSchema: GenMessage<PlanSegment> = /*@__PURE__*/
+  messageDesc(file_qscope_v1_run, 3);
 
 /**
  * One line of a plan.
@@ -227,7 +318,7 @@ export type PlanFact = Message<"qscope.v1.PlanFact"> & {
  * Use `create(PlanFactSchema)` to create a new message.
  */
 export const PlanFactSchema: GenMessage<PlanFact> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 2);
+  messageDesc(file_qscope_v1_run, 4);
 
 /**
  * One use of memory.
@@ -255,7 +346,7 @@ export type MemoryItem = Message<"qscope.v1.MemoryItem"> & {
  * Use `create(MemoryItemSchema)` to create a new message.
  */
 export const MemoryItemSchema: GenMessage<MemoryItem> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 3);
+  messageDesc(file_qscope_v1_run, 5);
 
 /**
  * Asks for a run of an experiment.
@@ -304,7 +395,7 @@ export type StartRunRequest = Message<"qscope.v1.StartRunRequest"> & {
  * Use `create(StartRunRequestSchema)` to create a new message.
  */
 export const StartRunRequestSchema: GenMessage<StartRunRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 4);
+  messageDesc(file_qscope_v1_run, 6);
 
 /**
  * The run that was started.
@@ -325,7 +416,7 @@ export type StartRunResponse = Message<"qscope.v1.StartRunResponse"> & {
  * Use `create(StartRunResponseSchema)` to create a new message.
  */
 export const StartRunResponseSchema: GenMessage<StartRunResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 5);
+  messageDesc(file_qscope_v1_run, 7);
 
 /**
  * Asks for one run.
@@ -353,7 +444,7 @@ export type GetRunRequest = Message<"qscope.v1.GetRunRequest"> & {
  * Use `create(GetRunRequestSchema)` to create a new message.
  */
 export const GetRunRequestSchema: GenMessage<GetRunRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 6);
+  messageDesc(file_qscope_v1_run, 8);
 
 /**
  * One run.
@@ -374,7 +465,7 @@ export type GetRunResponse = Message<"qscope.v1.GetRunResponse"> & {
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export const GetRunResponseSchema: GenMessage<GetRunResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 7);
+  messageDesc(file_qscope_v1_run, 9);
 
 /**
  * Asks for the runs in a folder.
@@ -409,7 +500,7 @@ export type ListRunsRequest = Message<"qscope.v1.ListRunsRequest"> & {
  * Use `create(ListRunsRequestSchema)` to create a new message.
  */
 export const ListRunsRequestSchema: GenMessage<ListRunsRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 8);
+  messageDesc(file_qscope_v1_run, 10);
 
 /**
  * Runs, newest first.
@@ -437,7 +528,7 @@ export type ListRunsResponse = Message<"qscope.v1.ListRunsResponse"> & {
  * Use `create(ListRunsResponseSchema)` to create a new message.
  */
 export const ListRunsResponseSchema: GenMessage<ListRunsResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 9);
+  messageDesc(file_qscope_v1_run, 11);
 
 /**
  * Stops a run.
@@ -479,7 +570,7 @@ export type CancelRunRequest = Message<"qscope.v1.CancelRunRequest"> & {
  * Use `create(CancelRunRequestSchema)` to create a new message.
  */
 export const CancelRunRequestSchema: GenMessage<CancelRunRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 10);
+  messageDesc(file_qscope_v1_run, 12);
 
 /**
  * The run as it was when the signal was sent.
@@ -500,7 +591,7 @@ export type CancelRunResponse = Message<"qscope.v1.CancelRunResponse"> & {
  * Use `create(CancelRunResponseSchema)` to create a new message.
  */
 export const CancelRunResponseSchema: GenMessage<CancelRunResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 11);
+  messageDesc(file_qscope_v1_run, 13);
 
 /**
  * Goes on with a stopped, failed or vanished run.
@@ -535,7 +626,7 @@ export type ResumeRunRequest = Message<"qscope.v1.ResumeRunRequest"> & {
  * Use `create(ResumeRunRequestSchema)` to create a new message.
  */
 export const ResumeRunRequestSchema: GenMessage<ResumeRunRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 12);
+  messageDesc(file_qscope_v1_run, 14);
 
 /**
  * The run that goes on.
@@ -556,7 +647,7 @@ export type ResumeRunResponse = Message<"qscope.v1.ResumeRunResponse"> & {
  * Use `create(ResumeRunResponseSchema)` to create a new message.
  */
 export const ResumeRunResponseSchema: GenMessage<ResumeRunResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 13);
+  messageDesc(file_qscope_v1_run, 15);
 
 /**
  * Follows the journal of a run.
@@ -591,7 +682,7 @@ export type WatchRunRequest = Message<"qscope.v1.WatchRunRequest"> & {
  * Use `create(WatchRunRequestSchema)` to create a new message.
  */
 export const WatchRunRequestSchema: GenMessage<WatchRunRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 14);
+  messageDesc(file_qscope_v1_run, 16);
 
 /**
  * A burst of events, or a heartbeat without any.
@@ -619,7 +710,7 @@ export type WatchRunResponse = Message<"qscope.v1.WatchRunResponse"> & {
  * Use `create(WatchRunResponseSchema)` to create a new message.
  */
 export const WatchRunResponseSchema: GenMessage<WatchRunResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 15);
+  messageDesc(file_qscope_v1_run, 17);
 
 /**
  * Checks an experiment against the model without running it.
@@ -647,7 +738,7 @@ export type ValidateExperimentRequest = Message<"qscope.v1.ValidateExperimentReq
  * Use `create(ValidateExperimentRequestSchema)` to create a new message.
  */
 export const ValidateExperimentRequestSchema: GenMessage<ValidateExperimentRequest> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 16);
+  messageDesc(file_qscope_v1_run, 18);
 
 /**
  * What the experiment would need.
@@ -668,7 +759,7 @@ export type ValidateExperimentResponse = Message<"qscope.v1.ValidateExperimentRe
  * Use `create(ValidateExperimentResponseSchema)` to create a new message.
  */
 export const ValidateExperimentResponseSchema: GenMessage<ValidateExperimentResponse> = /*@__PURE__*/
-  messageDesc(file_qscope_v1_run, 17);
+  messageDesc(file_qscope_v1_run, 19);
 
 /**
  * How a run is stopped.
