@@ -13,7 +13,7 @@ describe('usage', () => {
   test('--help lists every command, on stdout', async () => {
     const { stdout, stderr, code } = await sandbox.run(['--help']);
     expect(stdout).toMatch(
-      /train-sae .*\n {2}eval-sae .*\n {2}features .*\n {2}steer .*\n {2}bench-redundancy .*\n {2}classify .*\n {2}synthesize .*\n {2}plan .*\n {2}runs .*\n {2}report .*\n {2}config .*\n {2}worker .*\n {2}doctor /,
+      /train-sae .*\n {2}eval-sae .*\n {2}features .*\n {2}steer .*\n {2}bench-redundancy .*\n {2}classify .*\n {2}synthesize .*\n {2}sft .*\n {2}rl .*\n(?: {2}eval .*\n)? {2}plan .*\n {2}runs .*\n {2}report .*\n {2}config .*\n {2}worker .*\n {2}doctor /,
     );
     expect({ stderr, code }).toEqual({ stderr: '', code: 0 });
   });

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qscope/v1/options.proto\x12\tqscope.v1\x1a google/protobuf/descriptor.proto\"7\n\tFieldInfo\x12\x0b\n\x03\x64oc\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\x08:C\n\x04info\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x14.qscope.v1.FieldInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17qscope/v1/options.proto\x12\tqscope.v1\x1a google/protobuf/descriptor.proto\"I\n\tFieldInfo\x12\x0b\n\x03\x64oc\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\x08\x12\x10\n\x08optional\x18\x04 \x01(\x08:C\n\x04info\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x14.qscope.v1.FieldInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'qscope.v1.options_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FIELDINFO']._serialized_start=72
-  _globals['_FIELDINFO']._serialized_end=127
+  _globals['_FIELDINFO']._serialized_end=145
 # @@protoc_insertion_point(module_scope)

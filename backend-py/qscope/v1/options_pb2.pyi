@@ -8,11 +8,13 @@ INFO_FIELD_NUMBER: _ClassVar[int]
 info: _descriptor.FieldDescriptor
 
 class FieldInfo(_message.Message):
-    __slots__ = ("doc", "default", "path")
+    __slots__ = ("doc", "default", "path", "optional")
     DOC_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     doc: str
     default: str
     path: bool
-    def __init__(self, doc: _Optional[str] = ..., default: _Optional[str] = ..., path: _Optional[bool] = ...) -> None: ...
+    optional: bool
+    def __init__(self, doc: _Optional[str] = ..., default: _Optional[str] = ..., path: _Optional[bool] = ..., optional: _Optional[bool] = ...) -> None: ...

@@ -12,7 +12,7 @@ export function build(): Command {
     'after',
     `
 Example:
-  qscope sft configs/embedded/rl.yaml
+  qscope rl configs/embedded/rl.yaml
 
 ${fieldHelp.rl}`,
   );

@@ -41,7 +41,8 @@ export class Diagnostics {
     const next = at.source.file === SET_FILE ? 1e6 : this.#files.size;
     const fileOrder = this.#files.get(at.source) ?? next;
     this.#files.set(at.source, fileOrder);
-    const key = `${fileOrder}:${at.offset}:${message}`;
+    // Missing fields of one group share its place.
+    const key = `${fileOrder}:${at.offset}:${message}${message === 'is required' ? `:${path}` : ''}`;
     if (this.#seen.has(key)) return;
     this.#seen.add(key);
     if (this.#list.length >= MAX_DIAGNOSTICS) {

@@ -8,17 +8,19 @@ import { type FieldInfo, info as infoOption } from '../gen/qscope/v1/options_pb.
  * from the protovalidate rules.
  */
 
-type Info = Pick<FieldInfo, 'doc' | 'default' | 'path'>;
+type Info = Pick<FieldInfo, 'doc' | 'default' | 'path' | 'optional'>;
 
 // Options are parsed from bytes at every look.
 const infos = new WeakMap<DescField, Info>();
 const rules = new WeakMap<DescField, FieldRules>();
 
-/** One line of documentation, default as YAML text, whether the text is a path. */
+/** One line of documentation, default as YAML text, whether the text is a path, whether a group may be absent. */
 export function fieldInfo(field: DescField): Info {
   let info = infos.get(field);
   if (!info) {
-    info = hasOption(field, infoOption) ? getOption(field, infoOption) : { doc: '', default: '', path: false };
+    info = hasOption(field, infoOption)
+      ? getOption(field, infoOption)
+      : { doc: '', default: '', path: false, optional: false };
     infos.set(field, info);
   }
   return info;

@@ -1,4 +1,5 @@
 import type { DescMessage } from '@bufbuild/protobuf';
+import { parse } from 'yaml';
 import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
 import { wrap } from '../wrap.js';
 import { fieldInfo, isRequired, tasks } from './fields.js';
@@ -23,14 +24,23 @@ export function helpTexts(): Record<string, string> {
   );
 }
 
-function fieldLines(desc: DescMessage, depth: number, wanted: (name: string) => boolean = () => true): string[] {
+/** `own` holds what the group says instead of the defaults of its fields. */
+function fieldLines(
+  desc: DescMessage,
+  depth: number,
+  wanted: (name: string) => boolean = () => true,
+  own: Readonly<Record<string, unknown>> = {},
+): string[] {
   return desc.fields
     .filter(({ name }) => wanted(name))
     .flatMap((field) => {
       const start = `${'  '.repeat(depth)}${field.name}:`;
-      if (field.fieldKind === 'message') return [start, ...fieldLines(field.message, depth + 1)];
-      const { doc, default: text } = fieldInfo(field);
-      const value = text !== '' ? text : isRequired(field) ? '(required)' : '""';
+      const { doc, default: text, optional } = fieldInfo(field);
+      if (field.fieldKind === 'message') {
+        const head = optional ? documented(start, `(left out unless named) ${doc}`) : [start];
+        return [...head, ...fieldLines(field.message, depth + 1, undefined, text ? parse(text) : {})];
+      }
+      const value = field.name in own ? own[field.name] : text !== '' ? text : isRequired(field) ? '(required)' : '""';
       return documented(`${start} ${value}`, doc);
     });
 }

@@ -6,7 +6,7 @@ import { nearest } from './nearest.js';
 import { expandEnvironment, resolvePath } from './paths.js';
 import { expected, readScalar } from './scalars.js';
 import { type At, Source } from './source.js';
-import type { Entry, MapTree, ScalarTree, Tree } from './tree.js';
+import { type Entry, type MapTree, merge, type ScalarTree, type Tree } from './tree.js';
 import { parseYaml } from './yaml.js';
 
 /** Where the value of a field came from. */
@@ -64,15 +64,24 @@ export function readMessage(desc: DescMessage, tree: Tree | undefined, path: str
     const fieldPath = join(path, field.name);
     const entry = given.get(field);
     if (entry) {
-      const at = field.fieldKind === 'message' || entry.value.kind === 'map' ? entry.keyAt : entry.value.at;
-      context.places.set(fieldPath, isEmpty(entry.value) ? entry.keyAt : at);
-      context.origins.set(fieldPath, { kind: 'given', at: entry.keyAt });
+      noteOrigin(field, entry, fieldPath, context);
       setField(message, field, entry.value, fieldPath, context);
     } else if (!field.oneof) {
       setDefault(message, field, path, context);
     }
   }
   return message.message;
+}
+
+function noteOrigin(field: DescField, { keyAt, value }: Entry, path: string, { origins, places }: ReadContext): void {
+  // What the contract says a group holds is nobody's fault, and has no place.
+  if (defaultSources.has(keyAt.source)) {
+    origins.set(path, { kind: 'default' });
+    return;
+  }
+  const at = field.fieldKind === 'message' || value.kind === 'map' ? keyAt : value.at;
+  places.set(path, isEmpty(value) ? keyAt : at);
+  origins.set(path, { kind: 'given', at: keyAt });
 }
 
 function isEmpty(tree: Tree): boolean {
@@ -111,12 +120,14 @@ function reportUnknown(
 
 function setDefault(message: ReflectMessage, field: DescField, parent: string, context: ReadContext): void {
   const path = join(parent, field.name);
-  context.origins.set(path, { kind: 'default' });
+  const { default: text, doc, optional } = fieldInfo(field);
   if (field.fieldKind === 'message') {
-    message.set(field, reflect(field.message, readMessage(field.message, undefined, path, context)));
+    if (optional) return;
+    context.origins.set(path, { kind: 'default' });
+    message.set(field, reflect(field.message, readMessage(field.message, defaultGroup(field), path, context)));
     return;
   }
-  const { default: text, doc } = fieldInfo(field);
+  context.origins.set(path, { kind: 'default' });
   if (text !== '') {
     const diagnostics = new Diagnostics();
     const tree = defaultTree(text, diagnostics);
@@ -138,20 +149,36 @@ export function nearestPlace(path: string, places: ReadonlyMap<string, At>): At 
 }
 
 const defaultTrees = new Map<string, Tree | undefined>();
+const defaultSources = new WeakSet<Source>();
 
 function defaultTree(text: string, diagnostics: Diagnostics): Tree | undefined {
   const known = defaultTrees.get(text);
   if (known) return known;
-  const tree = parseYaml(new Source({ file: 'default', folder: '/', text }), diagnostics);
+  const source = new Source({ file: 'default', folder: '/', text });
+  defaultSources.add(source);
+  const tree = parseYaml(source, diagnostics);
   defaultTrees.set(text, tree);
+  return tree;
+}
+
+/** What a group holds instead of the defaults of its fields. */
+function defaultGroup(field: FieldOf<'message'>): Tree | undefined {
+  const { default: text } = fieldInfo(field);
+  if (text === '') return undefined;
+  const diagnostics = new Diagnostics();
+  const tree = defaultTree(text, diagnostics);
+  if (tree?.kind !== 'map') throw new Error(`the contract gives ${field} a default that is no group: ${text}`);
   return tree;
 }
 
 function setField(message: ReflectMessage, field: DescField, tree: Tree, path: string, context: ReadContext): void {
   switch (field.fieldKind) {
-    case 'message':
-      message.set(field, reflect(field.message, readMessage(field.message, tree, path, context)));
+    case 'message': {
+      const below = defaultGroup(field);
+      const whole = below ? merge(below, tree) : tree;
+      message.set(field, reflect(field.message, readMessage(field.message, whole, path, context)));
       return;
+    }
     case 'list':
       setList(message, field, tree, path, context);
       return;

@@ -1430,11 +1430,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  the backward pass (non-reentrant: a reentrant\n" +
     "                                  one can kill the SAE loss)\n" +
     "    optimizer:\n" +
-    "      learning_rate: \"\"           Highest learning rate; left out, 5e-5 (sft,\n" +
+    "      learning_rate: 0            Highest learning rate; 0 takes 5e-5 (sft,\n" +
     "                                  full), 1e-6 (rl, full), ten times that with\n" +
     "                                  adapters\n" +
-    "      decay: \"\"                   constant, cosine or linear, after the warm-up;\n" +
-    "                                  left out, cosine (sft) and constant (rl)\n" +
+    "      decay: cosine               constant, cosine or linear, after the warm-up\n" +
     "      warmup_steps: 0             Steps over which the learning rate rises from\n" +
     "                                  0\n" +
     "      weight_decay: 0.1           Decoupled weight decay (norms and biases have\n" +
@@ -1443,7 +1442,8 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      beta2: 0.999                Decay of the second moment\n" +
     "      max_grad_norm: 1            Norm to which the gradient of a step is cut; 0\n" +
     "                                  leaves it\n" +
-    "    sae_loss:\n" +
+    "    sae_loss:                     (left out unless named) The SAE loss; left\n" +
+    "                                  out, this is plain SFT\n" +
     "      sae: (required)             Run id or folder, SAE folder or file, or a\n" +
     "                                  Qwen-Scope repository id\n" +
     "      features: (required)        Run of `qscope features language` on the model\n" +
@@ -1596,12 +1596,12 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    generation_rows: 0            Rollouts generated side by side, on each rank;\n" +
     "                                  0 takes all of a step\n" +
     "    sampling:\n" +
-    "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
+    "      temperature: 1              Sampling temperature; 0 takes the most likely\n" +
     "                                  token\n" +
     "      top_p: 1                    Smallest set of tokens whose probabilities\n" +
     "                                  reach this sum\n" +
     "      top_k: 0                    Most likely tokens kept; 0 keeps all\n" +
-    "      max_tokens: 64              Tokens generated at most\n" +
+    "      max_tokens: 512             Tokens generated at most\n" +
     "      stop: []                    Texts that end a generation; they are not part\n" +
     "                                  of it\n" +
     "      ignore_end: false           Go on after an end token, to max_tokens\n" +
@@ -1727,11 +1727,10 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  the backward pass (non-reentrant: a reentrant\n" +
     "                                  one can kill the SAE loss)\n" +
     "    optimizer:\n" +
-    "      learning_rate: \"\"           Highest learning rate; left out, 5e-5 (sft,\n" +
+    "      learning_rate: 0            Highest learning rate; 0 takes 5e-5 (sft,\n" +
     "                                  full), 1e-6 (rl, full), ten times that with\n" +
     "                                  adapters\n" +
-    "      decay: \"\"                   constant, cosine or linear, after the warm-up;\n" +
-    "                                  left out, cosine (sft) and constant (rl)\n" +
+    "      decay: constant             constant, cosine or linear, after the warm-up\n" +
     "      warmup_steps: 0             Steps over which the learning rate rises from\n" +
     "                                  0\n" +
     "      weight_decay: 0.1           Decoupled weight decay (norms and biases have\n" +
@@ -1783,13 +1782,14 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  keeps the commit it began with\n" +
     "      every_steps: 0              Steps between two evaluations; 0 evaluates\n" +
     "                                  before and after training\n" +
-    "      sampling:\n" +
-    "        temperature: 0.8          Sampling temperature; 0 takes the most likely\n" +
+    "      sampling:                   (left out unless named) How tokens are drawn;\n" +
+    "                                  left out, as rollouts are\n" +
+    "        temperature: 1            Sampling temperature; 0 takes the most likely\n" +
     "                                  token\n" +
     "        top_p: 1                  Smallest set of tokens whose probabilities\n" +
     "                                  reach this sum\n" +
     "        top_k: 0                  Most likely tokens kept; 0 keeps all\n" +
-    "        max_tokens: 64            Tokens generated at most\n" +
+    "        max_tokens: 512           Tokens generated at most\n" +
     "        stop: []                  Texts that end a generation; they are not part\n" +
     "                                  of it\n" +
     "        ignore_end: false         Go on after an end token, to max_tokens\n" +

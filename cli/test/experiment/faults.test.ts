@@ -27,7 +27,7 @@ test('a key of another group', async () => {
 
 test('a key that resembles nothing', async () => {
   expect(await files.faults(`model: embedded\nzzzzzzzz: 1\ntrain_sae:\n`)).toMatchInlineSnapshot(
-    `"2:1 zzzzzzzz: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize)"`,
+    `"2:1 zzzzzzzz: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize, sft, rl, eval_responses)"`,
   );
 });
 
@@ -189,7 +189,7 @@ test('an empty required field', async () => {
 
 test('no task', async () => {
   expect(await files.faults(`model: embedded\n`)).toMatchInlineSnapshot(
-    `"1:1 one of train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize is required"`,
+    `"1:1 one of train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize, sft, rl, eval_responses is required"`,
   );
 });
 
@@ -341,8 +341,8 @@ test('names of object internals', async () => {
   expect(
     await files.faults(`model: embedded\n__proto__: {a: 1}\nconstructor: 1\ntrain_sae:\n  toString: 3\n`),
   ).toMatchInlineSnapshot(`
-    "2:1 __proto__: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize)
-    3:1 constructor: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize)
+    "2:1 __proto__: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize, sft, rl, eval_responses)
+    3:1 constructor: unknown field (the fields here are name, seed, model, model_options, compute, train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize, sft, rl, eval_responses)
     5:3 train_sae.toString: unknown field (the fields here are text, layers, sae, tokens, batch_tokens, aux_k, optimizer, filter, buffer, checkpoint, metrics, formats, kernel, evaluate)"
   `);
 });
@@ -412,7 +412,7 @@ test('an empty element of a list says how to mend it', async () => {
 
 test('no task, where the command says which', async () => {
   expect(await files.faults('model: embedded\n', { verb: 'eval_sae' })).toMatchInlineSnapshot(
-    `"1:1 one of train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize is required"`,
+    `"1:1 one of train_sae, eval_sae, extract_features, contrast_features, top_features, language_features, repetition_features, diagnose_features, explain_features, steer, bench_redundancy, classify, apply_classifier, synthesize, sft, rl, eval_responses is required"`,
   );
 });
 

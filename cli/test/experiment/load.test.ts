@@ -5,6 +5,7 @@ import { create, equals, fromJson, toJson } from '@bufbuild/protobuf';
 import { afterAll, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { ExperimentSchema } from '../../src/gen/qscope/v1/experiment_pb.js';
+import { LearningRateDecay } from '../../src/gen/qscope/v1/posttraining_pb.js';
 import { SaeFormat, TrainSaeSchema } from '../../src/gen/qscope/v1/sae_pb.js';
 import { Files } from './files.js';
 
@@ -80,6 +81,46 @@ test('later files go over earlier ones: groups merge, lists and values are repla
   expect(locate('train_sae.aux_k.k')).toEqual({ file: 'last.yaml', line: 2, column: 1 });
   expect(locate('compute.threads')).toMatchObject({ file: 'base.yaml', line: 1, column: 1 });
   expect(sourceText).toContain('# more.yaml\ntrain_sae:\n  layers: [3]');
+});
+
+test('a group may bring defaults of its own, which what is written goes over', async () => {
+  const rl = 'model: embedded\nrl: {prompts: {source: a.jsonl}, rewards: [{kind: answer}]';
+  const { experiment, origins, locate } = await files.load(
+    files.write('e.yaml', `${rl}, sampling: {temperature: 0.5}, optimizer: }\n`),
+  );
+  expect(experiment.task.value).toMatchObject({
+    sampling: { temperature: 0.5, topP: 1, maxTokens: 512 },
+    optimizer: { decay: LearningRateDecay.CONSTANT, weightDecay: 0.1 },
+  });
+  expect(origins.get('rl.sampling.max_tokens')).toEqual({ kind: 'default' });
+  expect(origins.get('rl.sampling.temperature')).toMatchObject({ kind: 'file', line: 2 });
+  // A default is nobody's line: its fault would be shown at the group.
+  expect(locate('rl.sampling.max_tokens')).toEqual(locate('rl.sampling'));
+  const steered = await files.load(
+    files.write('e.yaml', 'model: embedded\nsteer: {steering: {edits: [{layers: [1], features: [0]}]}}\n'),
+  );
+  expect(steered.experiment.task.value).toMatchObject({ sampling: { temperature: 0.8, maxTokens: 64 } });
+  expect(await files.faults(`${rl}, sampling: [1]}\n`)).toMatchInlineSnapshot(
+    `"2:71 rl.sampling: expected a mapping (temperature, top_p, top_k, max_tokens, ...), not a list"`,
+  );
+});
+
+test('a group that means something by being there is not made of defaults', async () => {
+  const sft = 'model: embedded\nsft: {data: {source: a.jsonl}';
+  const plain = await files.load(files.write('e.yaml', `${sft}}\n`));
+  expect(plain.experiment.task.value).toMatchObject({ optimizer: { decay: LearningRateDecay.COSINE } });
+  expect(plain.experiment.task.value).not.toHaveProperty('saeLoss');
+  expect([...plain.origins.keys()].filter((path) => path.startsWith('sft.sae_loss'))).toEqual([]);
+  const named = files.write('e.yaml', `${sft}, sae_loss: {sae: s, features: f, target_languages: [zh]}}\n`);
+  expect((await files.load(named)).experiment.task.value).toMatchObject({ saeLoss: { topK: 2, weight: 0.016 } });
+  expect(await files.faults(`${sft}, sae_loss: }\n`)).toMatchInlineSnapshot(`
+    "2:32 sft.sae_loss.sae: is required (add sae: Run id or folder, SAE folder or file, or a Qwen-Scope repository id)
+    2:32 sft.sae_loss.features: is required (add features: Run of \`qscope features language\` on the model that is trained, or its features.json: which features stand for a language, and their mean pre-activations)
+    2:32 sft.sae_loss.target_languages: needs at least 1 value (Languages that answers in other languages are not to switch to, for example [zh])"
+  `);
+  expect(await files.faults(`${sft}, arm: filter}\n`)).toMatchInlineSnapshot(
+    `"2:1 sft: random_features, filter and token_probability take the target languages from sae_loss"`,
+  );
 });
 
 test('one file is kept as it was written', async () => {

@@ -66,7 +66,11 @@ test.each([
 });
 
 test('fields are found wherever they are, the nearest first', () => {
-  expect(pathsOf('beta1', ExperimentSchema)).toEqual(['train_sae.optimizer.beta1']);
+  expect(pathsOf('beta1', ExperimentSchema)).toEqual([
+    'train_sae.optimizer.beta1',
+    'sft.optimizer.beta1',
+    'rl.optimizer.beta1',
+  ]);
   expect(pathsOf('filter', ExperimentSchema)).toEqual(['train_sae.filter', 'eval_sae.filter']);
   expect(pathsOf('nothing', ExperimentSchema)).toEqual([]);
 });

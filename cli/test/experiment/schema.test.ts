@@ -82,6 +82,9 @@ test('help pages fit 80 columns and show every field of their task', () => {
     'classify',
     'classify apply',
     'synthesize',
+    'sft',
+    'rl',
+    'eval-responses',
   ]);
   for (const page of Object.values(pages)) {
     for (const line of page.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
@@ -89,6 +92,8 @@ test('help pages fit 80 columns and show every field of their task', () => {
   expect(pages['train-sae']).toContain('      k: 50                       Features kept per token (L0)\n');
   expect(pages['train-sae']).not.toContain('eval_sae:');
   expect(pages['eval-sae']).toContain('    sae: (required)');
+  expect(pages.rl).toContain('      temperature: 1              Sampling temperature');
+  expect(pages.sft).toContain('    sae_loss:                     (left out unless named)');
 });
 
 /** The part of JSON Schema draft 7 that our schema uses, as plainly as possible. */

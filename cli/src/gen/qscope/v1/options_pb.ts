@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qscope/v1/options.proto.
  */
 export const file_qscope_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("Chdxc2NvcGUvdjEvb3B0aW9ucy5wcm90bxIJcXNjb3BlLnYxIjcKCUZpZWxkSW5mbxILCgNkb2MYASABKAkSDwoHZGVmYXVsdBgCIAEoCRIMCgRwYXRoGAMgASgIOkkKBGluZm8SHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGNGGAyABKAsyFC5xc2NvcGUudjEuRmllbGRJbmZvUgRpbmZvYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("Chdxc2NvcGUvdjEvb3B0aW9ucy5wcm90bxIJcXNjb3BlLnYxIkkKCUZpZWxkSW5mbxILCgNkb2MYASABKAkSDwoHZGVmYXVsdBgCIAEoCRIMCgRwYXRoGAMgASgIEhAKCG9wdGlvbmFsGAQgASgIOkkKBGluZm8SHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGNGGAyABKAsyFC5xc2NvcGUudjEuRmllbGRJbmZvUgRpbmZvYgZwcm90bzM", [file_google_protobuf_descriptor]);
 
 /**
  * What a field means to the person who writes the experiment file. Ranges and
@@ -29,7 +29,8 @@ export type FieldInfo = Message<"qscope.v1.FieldInfo"> & {
   doc: string;
 
   /**
-   * Value used when the file does not name the field, as YAML text ("0.03125", "[native]", "auto").
+   * Value used when the file does not name the field, as YAML text ("0.03125", "[native]", "auto"). On a group: what it
+   * holds instead of its fields' own defaults ("{temperature: 1}"); what the file says goes over it.
    *
    * @generated from field: string default = 2;
    */
@@ -41,6 +42,13 @@ export type FieldInfo = Message<"qscope.v1.FieldInfo"> & {
    * @generated from field: bool path = 3;
    */
   path: boolean;
+
+  /**
+   * A group that means something by being there: it is not made of defaults when the file does not name it.
+   *
+   * @generated from field: bool optional = 4;
+   */
+  optional: boolean;
 };
 
 /**
