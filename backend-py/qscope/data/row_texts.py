@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qscope.data.formats import Column, missing_column
 from qscope.data.hub import SourceName
 from qscope.data.records import Fault, Layout, Record
-from qscope.data.rows import open_rows
-from qscope.data.selection import Condition
-from qscope.data.template import Template, guessed_template, shown
+from qscope.data.template import Template, guessed_template
+from qscope.data.wanted import WantedRows
 from qscope.errors import UserError
 
 #: Columns that hold the text, in the order they are looked for.
@@ -77,10 +75,9 @@ class RowSource:
     ) -> None:
         self._at, self._refuse, self._field, self._guesses = at, refuse_faults, field, guesses
         self._template = Template(text, at=f"{at}.{field}") if text else None
-        self._condition = Condition.parse(where, at=f"{at}.where") if where else None
         name = SourceName(source, config, split, revision, at)
-        self._rows = open_rows(name, Layout(columns, inside, at), split=usual_split, form=form)
-        self._identity = {**self._rows.identity(), "text": text, "where": where}
+        self._rows = WantedRows(name, Layout(columns, inside, at), where=where, usual_split=usual_split, form=form)
+        self._identity = {**self._rows.identity(), "text": text}
 
     @property
     def template(self) -> str:
@@ -98,40 +95,21 @@ class RowSource:
             UserError: a damaged file, no column to read (PROMPT_UNKNOWN), a column in ``where`` that no row has
                 (TEXT_FIELD_MISSING), or, where asked for, a bad row (ROW_BAD).
         """
-        self._names: dict[str, None] = {}
-        for number, record in enumerate(self._rows.records()):
-            if isinstance(record, Record):
-                if self._condition is not None:
-                    self._names.update(dict.fromkeys(map(str, record.values)))
-                if not self._wanted(record):
-                    continue
-                if self._template is None:
-                    self._template = guessed_template(record, self._guesses, at=f"{self._at}.{self._field}")
+        for number, record in self._rows.records():
+            if isinstance(record, Record) and self._template is None:
+                self._template = guessed_template(record, self._guesses, at=f"{self._at}.{self._field}")
             row = record if isinstance(record, Fault) else self._filled(record, number)
             yield self.fault(row) if isinstance(row, Fault) else row
-        self.check_condition()
 
     def check_condition(self) -> None:
-        """For who stops reading before the end: refuses a ``where`` whose column none of the rows so far had.
-
-        Raises:
-            UserError: TEXT_FIELD_MISSING.
-        """
-        if self._condition is not None and self._names and self._condition.column not in self._names:
-            column = Column(self._condition.column, f"{self._at}.where")
-            raise missing_column(self._identity["source"], column, list(self._names))
+        """See :meth:`WantedRows.check_condition`."""
+        self._rows.check_condition()
 
     def fault(self, fault: Fault) -> Fault:
         """The fault itself, or an error where faults are refused."""
         if self._refuse:
             raise refused_row(fault, at=f"{self._at}.source")
         return fault
-
-    def _wanted(self, record: Record) -> bool:
-        if self._condition is None:
-            return True
-        value = record.values.get(self._condition.column)
-        return self._condition.holds("" if value is None else shown(value))
 
     def _filled(self, record: Record, number: int) -> TextRow | Fault:
         try:

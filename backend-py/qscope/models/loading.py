@@ -70,6 +70,15 @@ def load_model(name: str, options: ModelOptions, device: torch.device | str = "c
     return wrap_model(model, tokenizer, name=name, commit=source.commit)
 
 
+def load_tokenizer(name: str, options: ModelOptions) -> Any:
+    """The tokenizer of a model alone, for plans and for what reads text before the model is there.
+
+    Raises:
+        UserError: as :func:`load_model`.
+    """
+    return _load_tokenizer(resolve(name, options))
+
+
 def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "") -> LoadedModel:
     """A model already in memory, prepared as ``load_model`` does.
 
