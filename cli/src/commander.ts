@@ -4,4 +4,5 @@ import commander = require('commander');
 
 export const { Argument, Command, CommanderError, InvalidArgumentError, Option } = commander;
 export type Command = commander.Command;
+export type Option = commander.Option;
 export type OutputConfiguration = commander.OutputConfiguration;

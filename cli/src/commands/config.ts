@@ -1,10 +1,15 @@
-import { writeFileSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Argument, Command } from '../commander.js';
-import { ExitCode, UserError } from '../errors.js';
 import type { ValueOrigin } from '../experiment/load.js';
 import { printJson, printNote, writeText } from '../view/output.js';
+import type { InitOptions } from './init.js';
+import {
+  type RlShortcuts,
+  rlSettings,
+  type SftShortcuts,
+  sftSettings,
+  withRlShortcuts,
+  withSftShortcuts,
+} from './shortcuts.js';
 
 /** What `config init` writes a file for: the name of a task. */
 export const TEMPLATES = [
@@ -37,12 +42,13 @@ export function build(): Command {
     .option('--set <path=value>', 'set one field; may be given several times', collect, [])
     .option('--json', 'print the faults as JSON', false)
     .action(check);
-  config
+  const showing = config
     .command('show')
     .description('print the complete experiment with the origin of every value')
     .argument('<file...>', 'YAML files')
     .option('--set <path=value>', 'set one field; may be given several times', collect, [])
     .action(show);
+  withRlShortcuts(withSftShortcuts(showing));
   config
     .command('schema')
     .description('print the JSON Schema of experiment files, for editors')
@@ -78,11 +84,13 @@ async function check(files: string[], { set, json }: { set: string[]; json: bool
   }
 }
 
-async function show(files: string[], { set }: { set: string[] }): Promise<void> {
+async function show(files: string[], options: { set: string[] } & SftShortcuts & RlShortcuts): Promise<void> {
+  const { set } = options;
   const { loadExperiment } = await import('../experiment/load.js');
   const { emitYaml } = await import('../experiment/emit.js');
   const { ExperimentSchema } = await import('../gen/qscope/v1/experiment_pb.js');
-  const { experiment, origins } = await loadExperiment(files, { set });
+  const asked = [...sftSettings(options), ...rlSettings(options)];
+  const { experiment, origins } = await loadExperiment(files, { set: [...asked, ...set] });
   const text = emitYaml(ExperimentSchema, experiment, (fieldPath) => {
     const origin = origins.get(fieldPath);
     return origin ? { behind: describe(origin, set) } : {};
@@ -93,38 +101,17 @@ async function show(files: string[], { set }: { set: string[] }): Promise<void> 
 function describe(origin: ValueOrigin, set: readonly string[]): string {
   if (origin.kind === 'default') return 'default';
   const variable = origin.variable === undefined ? '' : ` from the variable ${origin.variable}`;
-  if (origin.kind === 'set') return `--set${set.length > 1 ? ` (number ${origin.line})` : ''}${variable}`;
+  if (origin.kind === 'set') {
+    const which = origin.file === '--set' && set.length > 1 ? ` (number ${origin.line})` : '';
+    return `${origin.file}${which}${variable}`;
+  }
   return `${origin.file}:${origin.line}${variable}`;
 }
 
-async function init(command: string, { output, force }: { output?: string; force: boolean }): Promise<void> {
-  const { experimentTemplate, templateCommands } = await import('../experiment/template.js');
+async function init(command: string, output: InitOptions): Promise<void> {
+  const { templateCommands } = await import('../experiment/template.js');
+  const { writeTemplate } = await import('./write-template.js');
   const task = templateCommands[command];
   if (!task) throw new Error(`no template for ${command}`);
-  const schemaFile = fileURLToPath(new URL('../../../configs/schema.json', import.meta.url));
-  const schema = path.relative(path.dirname(path.resolve(output ?? 'experiment.yaml')), schemaFile);
-  const text = experimentTemplate(task, {
-    file: output ?? 'experiment.yaml',
-    schema: schema.startsWith('.') ? schema : `./${schema}`,
-  });
-  if (output === undefined) {
-    writeText('stdout', text);
-    return;
-  }
-  try {
-    writeFileSync(output, text, { flag: force ? 'w' : 'wx' });
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'EEXIST') {
-      throw new UserError(`${output} exists already.`, {
-        hint: 'Overwrite it with --force.',
-        exitCode: ExitCode.usage,
-      });
-    }
-    throw new UserError(`${output} cannot be written (${code ?? String(error)}).`, {
-      exitCode: ExitCode.usage,
-      cause: error,
-    });
-  }
-  printNote(`Wrote ${output}. Check it with: qscope config check ${output}`);
+  await writeTemplate(task, output);
 }

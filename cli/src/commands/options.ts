@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from '../commander.js';
+import type { Setting } from '../experiment/overlay.js';
 
 /** Options of every command that talks to a worker. */
 export interface WorkerOptions {
@@ -14,6 +15,8 @@ export interface RunsOptions extends WorkerOptions {
 export interface ExperimentOptions extends RunsOptions {
   set?: string[];
   name?: string;
+  /** What options of the verb stand for. */
+  asked?: readonly Setting[];
 }
 
 export function withWorkerOptions(command: Command): Command {
@@ -38,6 +41,7 @@ export function withExperimentOptions(command: Command, files = '<file...>'): Co
 
 /** Options of every command that follows a run. */
 export interface FollowOptions {
+  dryRun?: boolean;
   detach?: boolean;
   json?: boolean;
   quiet?: boolean;
@@ -45,14 +49,15 @@ export interface FollowOptions {
 
 export function withFollowOptions(command: Command): Command {
   return command
+    .option('--dry-run', 'show what it does and needs, and start nothing (as qscope plan)')
     .option('-d, --detach', 'leave the run to itself and return at once')
     .option('--json', 'write the events of the run as JSON lines')
     .option('-q, --quiet', 'show warnings and failures only');
 }
 
-/** What `--set` and `--name` ask for, as the reader takes it. */
-export function settings({ set = [], name }: ExperimentOptions): string[] {
-  return name === undefined ? set : [...set, `name=${JSON.stringify(name)}`];
+/** What options ask for, as the reader takes it; `--set` goes over what other options stand for. */
+export function settings({ asked = [], set = [], name }: ExperimentOptions): Setting[] {
+  return [...asked, ...set, ...(name === undefined ? [] : [`name=${JSON.stringify(name)}`])];
 }
 
 function collect(value: string, earlier: string[] = []): string[] {

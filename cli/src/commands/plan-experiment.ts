@@ -1,8 +1,8 @@
 import { toJson } from '@bufbuild/protobuf';
 import { ExitCode, UserError } from '../errors.js';
-import { loadExperiment } from '../experiment/load.js';
+import { loadExperiment, type Task } from '../experiment/load.js';
 import { PlanSchema } from '../gen/qscope/v1/run_pb.js';
-import { printJson, printLine } from '../view/output.js';
+import { colours, columns, printJson, printLine } from '../view/output.js';
 import { planLines } from '../view/plan-view.js';
 import { placeFaults } from './experiment-faults.js';
 import { settings } from './options.js';
@@ -13,8 +13,8 @@ import { withWorker } from './session.js';
 const PLAN_MS = 120_000;
 
 /** Shows what an experiment would do and need. Exit code 1 when the memory does not suffice. */
-export async function planExperiment(files: string[], options: PlanOptions): Promise<void> {
-  const { experiment, locate } = await loadExperiment(files, { set: settings(options) });
+export async function planExperiment(files: string[], options: PlanOptions, verb?: Task): Promise<void> {
+  const { experiment, locate } = await loadExperiment(files, { set: settings(options), ...(verb && { verb }) });
   await withWorker(options, async ({ session, interrupts: { signal }, runsFolder }) => {
     const request = { experiment, runsFolder };
     const { plan } = await session
@@ -24,7 +24,8 @@ export async function planExperiment(files: string[], options: PlanOptions): Pro
       });
     if (!plan) throw new UserError('The worker answered without a plan.', { hint: 'Run `npm run setup`.' });
     if (options.json) printJson(toJson(PlanSchema, plan, { alwaysEmitImplicit: true }));
-    else for (const line of planLines(plan)) printLine(line);
+    else
+      for (const line of planLines(plan, { width: columns('stdout'), paint: await colours('stdout') })) printLine(line);
     return plan.fits ? ExitCode.ok : ExitCode.failed;
   });
 }

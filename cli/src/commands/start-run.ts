@@ -5,8 +5,12 @@ import type { ExperimentOptions, FollowOptions } from './options.js';
 
 export type RunOptions = ExperimentOptions & FollowOptions;
 
-/** Starts a run of an experiment and follows it to its end, or leaves it to itself with `--detach`. */
+/** Starts a run of an experiment and follows it to its end, leaves it to itself (`--detach`), or shows what it would do (`--dry-run`). */
 export async function startRun(verb: Task, files: string[], options: RunOptions): Promise<void> {
+  if (options.dryRun) {
+    const { planExperiment } = await import('./plan-experiment.js');
+    return planExperiment(files, options, verb);
+  }
   const interrupts = new Interrupts();
   // Python starts while this program still reads its own modules and the experiment.
   const ahead = WorkerAhead.begin({ python: options.python, signal: interrupts.signal });

@@ -14,15 +14,15 @@ import type { SteerOptions } from './steer.js';
 
 /** Streams an answer for `-p` and `-i`; runs the files otherwise. */
 export async function steer(files: string[], options: SteerOptions): Promise<void> {
-  const set = [...shortForms(files, options), ...settings(options)];
-  if (!options.prompt && !options.interactive) {
-    if (files.length === 0) {
+  const whole = { ...options, asked: shortForms(files, options) };
+  if (options.dryRun || (!options.prompt && !options.interactive)) {
+    if (files.length === 0 && !options.prompt) {
       throw new UserError('There is nothing to steer: no file, no prompt.', {
         hint: 'Give an experiment file, or -p TEXT with -f LAYER:FEATURE.',
         exitCode: ExitCode.usage,
       });
     }
-    await startRun('steer', files, { ...options, set });
+    await startRun('steer', files, whole);
     return;
   }
   if (options.interactive && !canPrompt()) {
@@ -37,7 +37,7 @@ export async function steer(files: string[], options: SteerOptions): Promise<voi
       exitCode: ExitCode.usage,
     });
   }
-  const loaded = await loadExperiment(files, { verb: 'steer', set });
+  const loaded = await loadExperiment(files, { verb: 'steer', set: settings(whole) });
   // Faults are placed in files; who gave options only is told what is wrong without a place.
   const locate: Locate = files.length > 0 ? loaded.locate : () => undefined;
   const asked = { experiment: loaded.experiment, locate, options };

@@ -1,10 +1,11 @@
 import { ExitCode, UserError } from '../errors.js';
 import { columns, hasColour } from '../view/output.js';
-import { type At, SET_FILE } from './source.js';
+import { displayWidth, printable } from '../view/terminal-text.js';
+import type { At } from './source.js';
 
 /** One fault of an experiment, with its place. */
 export interface Diagnostic {
-  /** Path as it was given, or "--set". */
+  /** Path as it was given, or the option of the command line. */
   file: string;
   /** From 1. */
   line: number;
@@ -38,7 +39,7 @@ export class Diagnostics {
   add(at: At, path: string, message: string, suggestion?: string): void {
     const { line, column } = at.source.position(at.offset);
     // Options stand behind the files on the command line.
-    const next = at.source.file === SET_FILE ? 1e6 : this.#files.size;
+    const next = at.source.isOption ? 1e6 : this.#files.size;
     const fileOrder = this.#files.get(at.source) ?? next;
     this.#files.set(at.source, fileOrder);
     // Missing fields of one group share its place.
@@ -129,13 +130,13 @@ export function renderDiagnostics(diagnostics: readonly Diagnostic[], options: R
   const paint = (code: number, text: string) => (options.color ? `\u001b[${code}m${text}\u001b[0m` : text);
   const blocks = diagnostics.map((diagnostic) => {
     const { file, line, column, path, message, suggestion, sourceLine } = diagnostic;
-    const place = paint(1, clean(`${file}:${line}:${column}`));
-    const lines = [`${place} ${path === '' ? '' : `${paint(36, clean(path))}: `}${clean(message)}`];
+    const place = paint(1, printable(`${file}:${line}:${column}`));
+    const lines = [`${place} ${path === '' ? '' : `${paint(36, printable(path))}: `}${printable(message)}`];
     if (sourceLine !== undefined) {
       const { text, caret } = excerpt(sourceLine, column, Math.max(20, options.columns) - 4);
       lines.push(`  ${text}`, `  ${caret}${paint(31, '^')}`);
     }
-    if (suggestion !== undefined) lines.push(`  ${paint(32, clean(suggestion))}`);
+    if (suggestion !== undefined) lines.push(`  ${paint(32, printable(suggestion))}`);
     return lines.join('\n');
   });
   const count = summary(diagnostics.length + (options.omitted ?? 0));
@@ -143,32 +144,16 @@ export function renderDiagnostics(diagnostics: readonly Diagnostic[], options: R
   return [...blocks, tail].join('\n');
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not reach a terminal
-const unprintable = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
-const wide =
-  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}]/u;
-
-/** Text of a file, safe for a terminal: no escape sequences, no change of direction. */
-function clean(text: string): string {
-  return text.replace(/\t/g, ' ').replace(unprintable, '\ufffd');
-}
-
 /** The part of a line around a column that fits the width, and the blanks that put a caret below that column. */
 function excerpt(line: string, column: number, width: number): { text: string; caret: string } {
   const start = column > width - 8 ? column - Math.floor(width / 2) : 0;
-  const before = clean(line.slice(start, column - 1));
+  const before = printable(line.slice(start, column - 1));
   let room = width - displayWidth(before);
   let after = '';
-  for (const character of clean(line.slice(column - 1, column - 1 + width))) {
+  for (const character of printable(line.slice(column - 1, column - 1 + width))) {
     room -= displayWidth(character);
     if (room < 0) break;
     after += character;
   }
   return { text: (before + after).trimEnd(), caret: ' '.repeat(displayWidth(before)) };
-}
-
-function displayWidth(text: string): number {
-  let width = 0;
-  for (const character of text) width += wide.test(character) ? 2 : 1;
-  return width;
 }

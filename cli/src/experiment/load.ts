@@ -1,10 +1,11 @@
 import { type Experiment, ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
+import { SftArm } from '../gen/qscope/v1/sft_pb.js';
 import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
 import { commandOf, tasks } from './fields.js';
-import { readFileTree, readSetTree } from './overlay.js';
+import { readFileTree, readSetTree, type Setting } from './overlay.js';
 import { nearestPlace, type ReadContext, readMessage } from './read.js';
-import { type At, SET_FILE, type Source } from './source.js';
+import type { At, Source } from './source.js';
 import { merge, type Tree } from './tree.js';
 import { validate } from './validate.js';
 
@@ -26,7 +27,7 @@ export type ValueOrigin = { kind: 'default' } | ({ kind: 'file' | 'set'; variabl
 
 export interface LoadOptions {
   /** `PATH=VALUE` texts, each over all files and over those before it. */
-  set?: readonly string[];
+  set?: readonly Setting[];
   /** Task that the command at hand can run. */
   verb?: Task;
   /** Folder against which the file names and the paths in `set` are resolved. */
@@ -74,6 +75,7 @@ export async function loadExperiment(files: readonly string[], options: LoadOpti
   const context: ReadContext = { diagnostics, meant, incomplete, environment, cwd, origins, places };
   const experiment = readMessage(ExperimentSchema, tree, '', context) as Experiment;
   checkTask(experiment, verb, context);
+  checkArm(experiment, context);
   await validate(ExperimentSchema, experiment, context);
   diagnostics.throwIfAny();
 
@@ -97,11 +99,20 @@ function checkTask(experiment: Experiment, verb: Task | undefined, { diagnostics
   }
 }
 
-function joinSources(sources: readonly Source[], set: readonly string[]): string {
+/** The arm of the SAE loss is also the default of files without one, which are plain SFT: who asks for it means it. */
+function checkArm({ task }: Experiment, { diagnostics, origins, places }: ReadContext): void {
+  if (task.case !== 'sft' || task.value.arm !== SftArm.SAE || task.value.saeLoss) return;
+  if (origins.get('sft.arm')?.kind !== 'given') return;
+  const message = 'the SAE loss needs sft.sae_loss: its SAEs, the features of the languages, and which languages';
+  diagnostics.add(places.get('sft.arm') as At, 'sft.arm', message, 'add sae_loss, or ask for the arm plain');
+}
+
+function joinSources(sources: readonly Source[], settings: readonly Setting[]): string {
+  const set = settings.map((setting) => (typeof setting === 'string' ? setting : setting.setting));
   if (sources.length === 1 && set.length === 0) return (sources[0] as Source).text;
-  const settings = set.map((setting) => `# --set ${setting.replaceAll('\n', '\n# ')}\n`).join('');
+  const notes = set.map((setting) => `# --set ${setting.replaceAll('\n', '\n# ')}\n`).join('');
   const texts = sources.map(({ file, text }) => `# ${file}\n${text}${text.endsWith('\n') || text === '' ? '' : '\n'}`);
-  return texts.join('---\n') + settings;
+  return texts.join('---\n') + notes;
 }
 
 function placeOf({ source, offset }: At): Place {
@@ -113,7 +124,7 @@ function describeOrigins({ origins }: ReadContext): Map<string, ValueOrigin> {
     [...origins].map(([path, origin]): [string, ValueOrigin] => {
       if (origin.kind === 'default') return [path, origin];
       const { at, variable } = origin;
-      const kind = at.source.file === SET_FILE ? 'set' : 'file';
+      const kind = at.source.isOption ? 'set' : 'file';
       return [path, { kind, ...placeOf(at), ...(variable === undefined ? {} : { variable }) }];
     }),
   );

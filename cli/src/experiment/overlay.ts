@@ -84,17 +84,34 @@ function sameFile(a: string, b: string): boolean {
   }
 }
 
+/** `PATH=VALUE` that another option than `--set` stands for; its faults carry that option's name. */
+export interface OptionSetting {
+  option: string;
+  setting: string;
+}
+
+export type Setting = string | OptionSetting;
+
 /** Turns `PATH=VALUE` arguments into one source, a line each, and a tree that goes over all files. */
-export function readSetTree(settings: readonly string[], desc: DescMessage, context: Context): Tree | undefined {
-  const source = new Source({ file: SET_FILE, folder: context.cwd, text: settings.join('\n') });
+export function readSetTree(settings: readonly Setting[], desc: DescMessage, context: Context): Tree | undefined {
+  const written = settings.filter((setting) => typeof setting === 'string');
+  const source = optionSource(SET_FILE, written.join('\n'), context);
   let start = 0;
   let result: Tree | undefined;
   for (const setting of settings) {
-    const tree = readSetting(setting, start, source, desc, context);
+    const own = typeof setting === 'string' ? undefined : setting;
+    const text = own ? own.setting : (setting as string);
+    const tree = own
+      ? readSetting(text, 0, optionSource(own.option, text, context), desc, context)
+      : readSetting(text, start, source, desc, context);
     if (tree) result = result ? merge(result, tree) : tree;
-    start += setting.length + 1;
+    if (!own) start += text.length + 1;
   }
   return result;
+}
+
+function optionSource(file: string, text: string, { cwd }: Context): Source {
+  return new Source({ file, folder: cwd, text, isOption: true });
 }
 
 function readSetting(

@@ -6,7 +6,7 @@ import { nearestFile } from './nearest.js';
 /** Far above any experiment file (a complete one has about 4 KiB), far below what slows the YAML parser down. */
 export const MAX_BYTES = 128 * 1024;
 
-/** Name of the source that holds the `--set` options, one a line. */
+/** Name of the source that holds the `--set` options, one a line; an option that stands for one has its own name. */
 export const SET_FILE = '--set';
 
 /** A place in a text: what every diagnostic points at. */
@@ -16,17 +16,27 @@ export interface At {
   offset: number;
 }
 
+export interface SourceInit {
+  file: string;
+  folder: string;
+  text: string;
+  isOption?: boolean;
+}
+
 /** One text that experiments are read from: a file, or all `--set` options, one a line. */
 export class Source {
-  /** Name shown to people: the path as it was given, or "--set". */
+  /** Name shown to people: the path as it was given, or that of an option of the command line. */
   readonly file: string;
+  /** Given on the command line rather than in a file. */
+  readonly isOption: boolean;
   /** Folder against which the paths in this text are resolved. */
   readonly folder: string;
   readonly text: string;
   readonly #lineStarts = [0];
 
-  constructor({ file, folder, text }: { file: string; folder: string; text: string }) {
+  constructor({ file, folder, text, isOption = false }: SourceInit) {
     this.file = file;
+    this.isOption = isOption;
     this.folder = folder;
     this.text = text;
     for (let index = text.indexOf('\n'); index >= 0; index = text.indexOf('\n', index + 1)) {

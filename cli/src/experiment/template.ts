@@ -3,6 +3,7 @@ import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
 import { commandOf, fieldInfo, isRequired } from './fields.js';
 import type { Task } from './load.js';
+import { type Preset, presets } from './presets.js';
 import { readMessage } from './read.js';
 import { Source } from './source.js';
 import { parseYaml } from './yaml.js';
@@ -27,8 +28,8 @@ const starts: Record<Task, string> = {
   apply_classifier: 'model: embedded\napply_classifier: {classifier: latest, source: embedded-heldout}\n',
   synthesize:
     'model: embedded\nsynthesize: {sae: latest, seed_data: {source: embedded, where: language=en, limit: 500}, reference: {source: embedded-heldout, limit: 500}}\n',
-  sft: 'model: embedded\nsft: {data: {source: rows.jsonl}, sae_loss: {sae: latest, features: latest, target_languages: [de]}}\n',
-  rl: 'model: embedded\nrl: {prompts: {source: rows.jsonl}, rewards: [{kind: answer}, {kind: repetition}]}\n',
+  sft: presets.sft.sasft.start,
+  rl: presets.rl['dapo-rare-negative'].start,
   eval_responses: 'model: embedded\neval_responses: {prompts: {source: rows.jsonl}}\n',
 };
 
@@ -37,10 +38,20 @@ export const templateCommands: Readonly<Record<string, Task>> = Object.fromEntri
   Object.keys(starts).map((task) => [task.replaceAll('_', '-'), task as Task]),
 );
 
-/** A commented experiment file that names every field of a task. `schema` is the path of the schema from the file. */
-export function experimentTemplate(task: Task, { file, schema }: { file: string; schema: string }): string {
+export interface TemplateOptions {
+  /** What the file will be called. */
+  file: string;
+  /** Path of the schema from the file. */
+  schema: string;
+  /** A way to begin other than the task's own. */
+  preset?: Preset | undefined;
+}
+
+/** A commented experiment file that names every field of a task. */
+export function experimentTemplate(task: Task, { file, schema, preset }: TemplateOptions): string {
   const diagnostics = new Diagnostics();
-  const tree = parseYaml(new Source({ file: 'template', folder: '/', text: starts[task] }), diagnostics);
+  const text = preset?.start ?? starts[task];
+  const tree = parseYaml(new Source({ file: 'template', folder: '/', text }), diagnostics);
   const context = {
     diagnostics,
     meant: new Set<string>(),
@@ -58,7 +69,10 @@ export function experimentTemplate(task: Task, { file, schema }: { file: string;
   }));
   const head = [
     `# yaml-language-server: $schema=${schema}`,
-    '# Every field with its default; a field that is removed keeps that default.',
+    ...(preset?.about ?? []).map((line) => `# ${line}`),
+    preset
+      ? '# Every field with its value; one that is removed takes its default.'
+      : '# Every field with its default; a field that is removed keeps that default.',
     `# Run it: qscope ${commandOf(task)} ${file}`,
   ];
   return `${head.join('\n')}\n\n${body

@@ -13,7 +13,7 @@ import {
   type YAMLMap,
 } from 'yaml';
 import type { Diagnostics } from './diagnostic.js';
-import { SET_FILE, type Source } from './source.js';
+import type { Source } from './source.js';
 import type { Entry, MapTree, ScalarTree, Tree } from './tree.js';
 
 /** Bounds that keep hostile files from costing time, memory or stack; real files stay a hundred times below. */
@@ -62,7 +62,7 @@ export function parseYaml(
   for (const { pos, code, message } of problems) {
     if (places.has(pos[0]) || places.size === MAX_SYNTAX_ERRORS) continue;
     places.add(pos[0]);
-    report(pos[0], syntaxMessage(code, message), syntaxHint(code, source.file));
+    report(pos[0], syntaxMessage(code, message), syntaxHint(code, source));
   }
   if (problems.length > 0) return undefined;
   if (document.directives?.yaml.explicit && document.directives.yaml.version !== '1.2') {
@@ -149,11 +149,10 @@ function syntaxMessage(code: string, message: string): string {
   return `not valid YAML: ${message.charAt(0).toLowerCase()}${message.slice(1)}`;
 }
 
-function syntaxHint(code: string, file: string): string | undefined {
+function syntaxHint(code: string, { isOption }: Source): string | undefined {
   if (code === 'TAB_AS_INDENT') return 'indent with spaces';
   if (code === 'TAG_RESOLVE_FAILED') return 'experiments need no YAML tags; remove it';
-  if (code === 'BAD_SCALAR_START' || (code === 'UNEXPECTED_TOKEN' && file === SET_FILE))
-    return 'put the value in quotes';
+  if (code === 'BAD_SCALAR_START' || (code === 'UNEXPECTED_TOKEN' && isOption)) return 'put the value in quotes';
   if (code === 'BLOCK_AS_IMPLICIT_KEY')
     return 'the next line is indented too far, or this text holds a colon and needs quotes';
   return undefined;
@@ -239,10 +238,9 @@ class Converter {
     const target = this.#anchors.get(name);
     if (!target || this.#open.has(target)) {
       const message = target ? `the alias *${name} refers to itself` : `the alias *${name} names no anchor above it`;
-      const hint =
-        this.#source.file === SET_FILE
-          ? 'a text that starts with * needs quotes'
-          : `a text that starts with * needs quotes: "*${name}"`;
+      const hint = this.#source.isOption
+        ? 'a text that starts with * needs quotes'
+        : `a text that starts with * needs quotes: "*${name}"`;
       this.#broken = true;
       this.#report(alias, message, hint);
       return this.#emptyScalar(alias.range[0]);

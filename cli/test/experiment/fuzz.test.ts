@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'vitest';
 import { ExperimentError } from '../../src/experiment/diagnostic.js';
-import { kinds, mutants, originals, steeringOriginals } from '../support/mutations.js';
+import { kinds, mutants, originals, rlOriginals, sftOriginals, steeringOriginals } from '../support/mutations.js';
 import { Files } from './files.js';
 
 // Damaged experiment files, the same ones on every run. Each must be valid after all, or be refused with places and exit
@@ -9,6 +9,8 @@ import { Files } from './files.js';
 const SETS = [
   { what: 'damaged files', count: 2000, from: originals },
   { what: 'damaged steering specs', count: 500, from: steeringOriginals },
+  { what: 'damaged files of sft', count: 500, from: sftOriginals },
+  { what: 'damaged files of rl', count: 500, from: rlOriginals },
 ];
 const files = new Files();
 afterAll(() => files.remove());

@@ -161,6 +161,13 @@ const runService = {
     write(folder, { id, name: 'short', started: Date.now() - earlier * EVENT_MS });
     return { run: describe(folder) };
   }),
+  validateExperiment: unary(({ experiment }) => ({
+    plan: {
+      facts: [{ name: 'arm', value: String(experiment.task.value.arm) }],
+      samples: [{ segments: [{ text: 'question' }, { text: ' answer', answer: true }], tokens: 2, answerTokens: 1 }],
+      fits: true,
+    },
+  })),
   async watchRun(call) {
     let { afterSequence } = call.request;
     const folder = find(call.request);

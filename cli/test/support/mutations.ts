@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { presets } from '../../src/experiment/presets.js';
 import { experimentTemplate } from '../../src/experiment/template.js';
 
 // Damaged experiment files, the same ones for the same seed.
@@ -57,6 +58,64 @@ steer:
       - { feature_file: features.json, top: 3, strength: -2 }
   sweep: [-1, 0.5, 2]
   controls: [zero, foreign]
+`,
+].map(withoutComments);
+
+/** Experiments of sft: with every group, as presets write them, and short. */
+export const sftOriginals: readonly string[] = [
+  ...Object.values(presets.sft).map((preset) =>
+    experimentTemplate('sft', { file: 'e.yaml', schema: 's.json', preset }),
+  ),
+  `model: embedded
+compute: { processes: 2, sharding: fsdp2 }
+sft:
+  data: { source: rows.csv, prompt: "{question}", completion: " {answer}", columns: [question, answer], where: lang!=zh }
+  held_out: { source: rows.csv, messages: turns, skip: 100, limit: 20 }
+  format: { chat: true, system: Be brief., thinking: on }
+  epochs: 1.5
+  trainable: { method: lora, lora: { rank: 8, alpha: 16, targets: [q_proj, v_proj], merge: false }, layers: [4, 5] }
+  optimizer: { learning_rate: 5e-5, decay: linear, warmup_steps: 10, max_grad_norm: 0.5 }
+  sae_loss:
+    sae: latest
+    features: latest
+    target_languages: [zh, ko]
+    layers: [4, 5]
+    threshold: zero
+    weight: 0.03
+    feature_reduction: sum
+  arm: random_features
+  alarms: { patience: 3, dead_signal: stop, collapse: off }
+`,
+].map(withoutComments);
+
+/** Experiments of rl: with every group, as presets write them, and short. */
+export const rlOriginals: readonly string[] = [
+  ...Object.values(presets.rl).map((preset) => experimentTemplate('rl', { file: 'e.yaml', schema: 's.json', preset })),
+  `model: embedded
+rl:
+  prompts: { source: prompts.jsonl, prompt: "{question}", answer: "{answer}" }
+  group_size: 4
+  sampling: { temperature: 1, max_tokens: 96 }
+  overlong: { mode: filter, cache: 16 }
+  dynamic_sampling: { enabled: true, max_rounds: 3 }
+  importance_correction: { mode: token_truncate, cap: 2 }
+  rewards:
+    - { kind: answer, rule: pattern, pattern: "= (.+)$", weight: 2 }
+    - { kind: endless }
+    - { kind: python, name: own, path: "./grade.py:grade", weight: -0.5 }
+  graders: { processes: 1, seconds: 2.5 }
+  sae_penalty:
+    mode: rare_negative
+    sae: latest
+    rare_negative:
+      features: [3/1207, 3/88]
+      strength: 0.4
+      calibrate: { prompts: 16, strengths: [0.2, 0.4, 1], loop_rate: 0.9 }
+      on_miss: resample
+      ratio: behavior
+      advantage: separate
+      min_token_prob: 1e-4
+  evaluate: { prompts: { source: held-out.jsonl }, every_steps: 5, sampling: { temperature: 0 } }
 `,
 ].map(withoutComments);
 

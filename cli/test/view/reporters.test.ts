@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { Chalk } from 'chalk';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { LogLevel, type RunEvent, RunEventSchema, RunState } from '../../src/gen/qscope/v1/run_event_pb.js';
 import { PlanSchema, type Run, RunSchema } from '../../src/gen/qscope/v1/run_pb.js';
@@ -275,7 +276,7 @@ test('a plan reads from what to whether', () => {
     diskAvailableBytes: 70_000_000_000n,
     warnings: ['Lower d_sae.'],
   });
-  expect(`\n${planLines(plan).join('\n')}\n`).toMatchInlineSnapshot(`
+  expect(`\n${planLines(plan, { width: 80, paint: new Chalk({ level: 0 }) }).join('\n')}\n`).toMatchInlineSnapshot(`
     "
     model   embedded
     layers  0-5 of 6
