@@ -44,7 +44,7 @@ class Template:
             KeyError: a column is not there, or is null.
             ValueError: a column holds what is no text, such as a picture.
         """
-        return "".join(literal + (_text(_look_up(values, name), name) if name else "") for literal, name in self._parts)
+        return "".join(literal + (_text(look_up(values, name), name) if name else "") for literal, name in self._parts)
 
     def fill_each(self, values: dict[str, Any]) -> list[str]:
         """The texts of one row: one for each entry where the only column holds a list, else one.
@@ -53,7 +53,7 @@ class Template:
             KeyError: a column is not there, or is null.
         """
         names = [name for _, name in self._parts if name]
-        found = _look_up(values, names[0]) if len(names) == 1 else None
+        found = look_up(values, names[0]) if len(names) == 1 else None
         if not isinstance(found, list):
             return [self.fill(values)]
         return ["".join(literal + (shown(entry) if name else "") for literal, name in self._parts) for entry in found]
@@ -68,7 +68,12 @@ def _malformed(text: str, why: str, at: str) -> UserError:
     )
 
 
-def _look_up(values: dict[str, Any], name: str) -> Any:
+def look_up(values: dict[str, Any], name: str) -> Any:
+    """The value of a column; ``a.b`` looks inside, ``a.0`` into a list.
+
+    Raises:
+        KeyError: it is not there, or is null.
+    """
     # A column may itself have a dot in its name.
     if values.get(name) is not None:
         return values[name]

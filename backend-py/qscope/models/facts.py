@@ -32,6 +32,7 @@ class ModelShape:
         block_parameters: parameters of all decoder blocks.
         active_block_parameters: those a token passes through (all but the experts not routed to).
         bytes_per_parameter: 2 for bfloat16, 4 for float32.
+        context_length: tokens the model was made for, prompt and continuation together; 0 when its config does not say.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelShape:
     block_parameters: int
     active_block_parameters: int
     bytes_per_parameter: int
+    context_length: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -119,6 +121,7 @@ def describe_model(name: str, options: ModelOptions, device: torch.device | str 
         block_parameters=total,
         active_block_parameters=total - experts + experts * routed // available,
         bytes_per_parameter=choose_dtype(options.precision, torch.device(device)).itemsize,
+        context_length=int(getattr(text, "max_position_embeddings", 0) or 0),
     )
 
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qscope.errors import UserError
-from qscope.features.intervals import Interval, needed_per_arm, wilson
+from qscope.features.intervals import NOTHING, Interval, needed_per_arm, wilson
 from qscope.posttraining.accuracy import Check
 from qscope.posttraining.code_switching import Span, SwitchRule, check_rule, language_code, switching
 from qscope.posttraining.graders import Response
 from qscope.posttraining.repetition import repetition_of, repetition_of_text
+from qscope.text.loops import Loop
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Repeats:
         repeated_3grams: mean share of 3-grams that occurred before, over responses; NaN without tokens.
         repeated_3grams_sd: their standard deviation; NaN with fewer than two.
         looping: numbers of the endless responses.
+        loops: the loops they end in, in the same order; places are tokens, or characters.
     """
 
     by_tokens: bool
@@ -37,10 +39,17 @@ class Repeats:
     repeated_3grams: float
     repeated_3grams_sd: float
     looping: tuple[int, ...]
+    loops: tuple[Loop, ...] = ()
 
 
-def repeats(responses: Sequence[Response], *, at: str = "") -> Repeats:
+def repeats(responses: Sequence[Response], *, cut_off_known: bool = True, at: str = "") -> Repeats:
     """Repetition of responses, over tokens where they have them.
+
+    Args:
+        responses: what is measured.
+        cut_off_known: ``truncated`` says something. Where it does not, every response that loops to its very end is
+            endless, and the share that was cut off is not measured.
+        at: experiment field of the tokens, for errors.
 
     Raises:
         UserError: some have tokens and some only text (TOKENS_MISSING).
@@ -54,22 +63,25 @@ def repeats(responses: Sequence[Response], *, at: str = "") -> Repeats:
             reason="TOKENS_MISSING",
             field=at,
         )
-    found = [
-        repetition_of(response.ids, truncated=response.truncated)
-        if by_tokens
-        else repetition_of_text(response.text, truncated=response.truncated)
-        for response in responses
-    ]
+    found = []
+    for response in responses:
+        truncated = response.truncated or not cut_off_known
+        found.append(
+            repetition_of(response.ids, truncated=truncated)
+            if by_tokens
+            else repetition_of_text(response.text, truncated=truncated, anywhere=cut_off_known)
+        )
     shares = [one.repeated_3grams for one in found if one.repeated_3grams is not None]
-    looping = tuple(number for number, one in enumerate(found) if one.endless)
+    looping = {number: one.loop for number, one in enumerate(found) if one.endless and one.loop is not None}
     n = len(responses)
     return Repeats(
         by_tokens,
         wilson(len(looping), n),
-        wilson(sum(response.truncated for response in responses), n),
+        wilson(sum(response.truncated for response in responses), n) if cut_off_known else NOTHING,
         statistics.fmean(shares) if shares else math.nan,
         statistics.stdev(shares) if len(shares) > 1 else math.nan,
-        looping,
+        tuple(looping),
+        tuple(looping.values()),
     )
 
 
@@ -88,6 +100,11 @@ class Switches:
     target: str
     ratio: Interval
     spans: tuple[tuple[int, Span], ...]
+
+    @property
+    def switched(self) -> int:
+        """How many of the responses switch."""
+        return len({number for number, _ in self.spans})
 
 
 def switches(responses: Sequence[Response], rule: SwitchRule, *, at: str = "") -> list[Switches]:
@@ -116,6 +133,18 @@ def switches(responses: Sequence[Response], rule: SwitchRule, *, at: str = "") -
             spans = tuple((number, span) for number, one in found for span in one.spans)
             rows.append(Switches(expected, target, wilson(sum(one.switched for _, one in found), len(found)), spans))
     return rows
+
+
+def micro_average(rows: Sequence[Switches]) -> list[Switches]:
+    """One row for each target of :func:`switches`, over all its expected languages: every response counts the same."""
+    targets = dict.fromkeys(row.target for row in rows)
+    pooled = []
+    for target in targets:
+        mine = [row for row in rows if row.target == target]
+        spans = sorted((one for row in mine for one in row.spans), key=lambda one: one[0])
+        ratio = wilson(sum(row.switched for row in mine), sum(row.ratio.n for row in mine))
+        pooled.append(Switches("", target, ratio, tuple(spans)))
+    return pooled
 
 
 def accuracy(responses: Sequence[Response], check: Check) -> Interval:

@@ -49,7 +49,7 @@ def repetition_of(ids: Sequence[int], *, truncated: bool) -> Repetition:
     return Repetition(truncated and loop is not None, loop, repeated_ngrams(ids, 3))
 
 
-def repetition_of_text(text: str, *, truncated: bool) -> Repetition:
+def repetition_of_text(text: str, *, truncated: bool, anywhere: bool = True) -> Repetition:
     """Repetition of a response whose tokens are not known: a span of 1 to 400 characters, 20 times in a row.
 
     Anywhere in the text, as its end may be cut off. Stricter than over tokens for long spans, looser for short ones:
@@ -58,7 +58,8 @@ def repetition_of_text(text: str, *, truncated: bool) -> Repetition:
     Args:
         text: the response.
         truncated: it ended at its limit and not by itself.
+        anywhere: the loop need not reach the end; false where it is not known whether the response was cut off.
     """
     characters = np.array([ord(character) for character in text], dtype=np.int32)
-    loop = find_loop(characters, SPAN_TIMES, min_tokens=SPAN_TIMES, max_period=MAX_SPAN, anywhere=True)
+    loop = find_loop(characters, SPAN_TIMES, min_tokens=SPAN_TIMES, max_period=MAX_SPAN, anywhere=anywhere)
     return Repetition(truncated and loop is not None, loop, None)

@@ -21,4 +21,5 @@ RECIPES: dict[str, str] = {
     "classify": "qscope.recipes.classify:run",
     "apply_classifier": "qscope.recipes.apply_classifier:run",
     "synthesize": "qscope.recipes.synthesize:run",
+    "eval_responses": "qscope.recipes.eval_responses:run",
 }

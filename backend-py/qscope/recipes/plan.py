@@ -13,7 +13,9 @@ import torch
 
 from qscope.errors import UserError
 from qscope.models import ModelShape, available_memory, choose_device, describe_model, select_layers
+from qscope.recipes.eval_parts import reads_saved
 from qscope.recipes.plan_classify import plan_apply, plan_classify
+from qscope.recipes.plan_eval import AnswerPlan, plan_answers, plan_saved
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_redundancy import plan_redundancy
 from qscope.recipes.plan_synthesis import plan_synthesis
@@ -53,7 +55,10 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
             missing model or text); its ``field`` names the place.
     """
     task, estimate = experiment.WhichOneof("task"), None
+    answers: AnswerPlan | None = None
     device = choose_device(experiment.compute.device)
+    if task == "eval_responses" and reads_saved(experiment.eval_responses):
+        return _plan_without_model(experiment, Path(runs_folder))
     shape = describe_model(experiment.model, experiment.model_options, device)
     if task == "train_sae":
         result = _plan_train_sae(experiment.train_sae, shape, device)
@@ -70,6 +75,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
     elif task == "synthesize":
         estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
         result = estimate.planned
+    elif task == "eval_responses":
+        answers = plan_answers(experiment, shape)
+        result = answers.planned
     elif task == "classify":
         estimate = plan_classify(experiment.classify, shape, Path(runs_folder), experiment.seed)
         result = estimate.planned
@@ -93,13 +101,26 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result.warnings.append(_how_to_fit(experiment, shape, result))
     if timed:
         speed = measure_device(device)
-        result.seconds = (
-            estimate.products / speed.products if estimate is not None else _seconds(experiment, shape, speed)
-        )
+        if answers is not None:
+            result.seconds = answers.seconds(shape, speed.products, speed.bytes)
+        elif estimate is not None:
+            result.seconds = estimate.products / speed.products
+        else:
+            result.seconds = _seconds(experiment, shape, speed)
         result.time_basis = (
             f"this device does {speed.products / 1e9:,.0f} GFLOP/s in matrix products and moves "
             f"{speed.bytes / 1e9:,.1f} GB/s (measured just now)"
         )
+    return result
+
+
+def _plan_without_model(experiment: experiment_pb2.Experiment, runs: Path) -> run_pb2.Plan:
+    """The plan of a task that reads what a model has written; the model is a name for the record."""
+    result = plan_saved(experiment.eval_responses, runs)
+    result.facts.insert(0, run_pb2.PlanFact(name="model", value=f"{experiment.model} (not loaded)"))
+    result.fits = True
+    result.available_bytes = available_memory(torch.device("cpu"))
+    result.disk_available_bytes = _free_disk(runs)
     return result
 
 
@@ -327,6 +348,8 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
         )
     if task == "synthesize":
         return "Lower synthesize.model_batch_tokens, name fewer layers, or let fewer texts be written side by side."
+    if task == "eval_responses":
+        return f"Lower {task}.batch_rows or {task}.sampling.max_tokens, or use a smaller model."
     if task != "train_sae":
         return "Lower eval_sae.model_batch_tokens."
     layers = select_layers(experiment.train_sae.layers, shape.n_layers)

@@ -9,6 +9,7 @@ from qscope.errors import UserError
 from qscope.models import LoadedModel, check_hooks, choose_device, load_model
 from qscope.models.generation import Generation, TextStream
 from qscope.models.kernels import implementation_facts
+from qscope.models.stop_texts import tokens_of
 from qscope.recipes.admission import admit
 from qscope.recipes.shared import pinned, place_of_saes
 from qscope.recipes.steer_arms import Arm, Asked, arms_of, prefixed, prompts_of, refuse_long_prefix
@@ -227,19 +228,6 @@ def _batch(
             }
         )
     return rows, batch.nothing_happened(at="steer.steering")
-
-
-def tokens_of(tokenizer: Any, ids: list[int], text: str) -> list[int]:
-    """The shortest beginning of ``ids`` whose decoding holds ``text``, which is a beginning of what all of them say."""
-
-    def holds(count: int) -> bool:
-        told = tokenizer.decode(ids[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return told.startswith(text)
-
-    count = len(ids)
-    while count and holds(count - 1):
-        count -= 1
-    return ids[:count]
 
 
 def _report(
