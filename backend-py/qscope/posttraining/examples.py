@@ -257,7 +257,8 @@ class _Renderer:
         return self._chat
 
     def ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Not verbose: it would warn of rows longer than the model reads, which are cut later.
+        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def example(self, parts: RowParts, values: dict[str, Any]) -> tuple[list[Segment], str]:
         """The segments of a row, and what is answered in it, by which its language is told."""
