@@ -35,7 +35,7 @@ class Drawn:
     Attributes:
         row: row of the batch.
         token: its id.
-        logprob: its log-probability under the (edited) model at temperature 1.
+        logprob: its log-probability under the (edited) model at temperature 1, or at ``logprobs_at``.
     """
 
     row: int
@@ -68,6 +68,10 @@ class Generation:
         prefill_chunk: tokens of the prompt read per pass; 0 reads it in one.
         use_cache: False reads the whole row again at every step (the reference of the cached loop).
         should_abort: asked after every pass which rows must end before another token is drawn.
+        drop_ended: take rows that have ended out of the batch, once they are half of it. Not under edits, which know
+            rows by their place, nor with a cache that cannot be taken apart; products of another number of rows may
+            round otherwise.
+        logprobs_at: temperature of the log-probabilities that are reported.
     """
 
     def __init__(
@@ -81,12 +85,16 @@ class Generation:
         prefill_chunk: int = 0,
         use_cache: bool = True,
         should_abort: Callable[[], Sequence[int]] | None = None,
+        drop_ended: bool = False,
+        logprobs_at: float = 1.0,
     ) -> None:
         assert len(noise) == len(prompts) > 0, "one noise number per row"
         assert all(len(prompt) > 0 for prompt in prompts), "a model continues at least one token"
         self._loaded, self._sampling = loaded, sampling
         self._prefill_chunk, self._use_cache = prefill_chunk, use_cache
         self._should_abort = should_abort
+        self._drops = drop_ended and use_cache and not edits
+        self._logprobs_at = logprobs_at
         self._cache: Any = None
         self._warpers = _warpers(sampling)
         self._ends = frozenset() if sampling.ignore_end else end_tokens(loaded)
@@ -105,6 +113,8 @@ class Generation:
         self._tokens: ForwardTokens
         self._edits = ResidualEdits(loaded, edits or {}, lambda: self._tokens)
         self._running = list(range(rows))
+        #: The row in each place of the batch.
+        self._rows = list(range(rows))
         self.forward_passes = 0
         self.generated = [0] * rows
 
@@ -122,6 +132,8 @@ class Generation:
     def step(self) -> Step:
         """Reads what is new and draws the next token of every running row."""
         assert self._running, "every row has ended"
+        if self._drops and self._read and 2 * len(self._running) <= len(self._rows):
+            self._drop_ended()
         last_BV = self._forward()
         step = Step()
         for row in self._should_abort() if self._should_abort else ():
@@ -131,11 +143,12 @@ class Generation:
         if not self._running:
             return step
         # float32 for the sampling, and only the rows that still run.
-        tokens_B, logprobs_B = self._draw(last_BV[self._running].float())
+        places = self._places()
+        tokens_B, logprobs_B = self._draw((last_BV if len(places) == len(last_BV) else last_BV[places]).float())
         column_B1 = torch.full((len(self._ids_BL), 1), self._pad, dtype=torch.int64)
+        column_B1[places, 0] = torch.tensor(tokens_B)
         for row, token, logprob in zip(self._running, tokens_B, logprobs_B, strict=True):
             step.drawn.append(Drawn(row, token, logprob))
-            column_B1[row, 0] = token
             self.generated[row] += 1
             if token in self._ends:
                 step.ended[row] = END_REASON_END_TOKEN
@@ -144,11 +157,28 @@ class Generation:
         for row in step.ended:
             self.end(row)
         alive_B1 = torch.zeros_like(column_B1)
-        alive_B1[self._running] = 1
+        alive_B1[self._places()] = 1
         self._ids_BL = torch.cat([self._ids_BL, column_B1], 1)
         # An ended row is fed padding, which no statistic and no edit may count.
         self._mask_BL = torch.cat([self._mask_BL, alive_B1], 1)
         return step
+
+    def _places(self) -> list[int]:
+        """Where in the batch each running row stands."""
+        if len(self._rows) == len(self._running):
+            return list(range(len(self._rows)))
+        running = set(self._running)
+        return [place for place, row in enumerate(self._rows) if row in running]
+
+    def _drop_ended(self) -> None:
+        """Takes the rows that have ended out of the batch and the cache."""
+        if not all(type(layer) in _separable() for layer in getattr(self._cache, "layers", [None])):
+            self._drops = False
+            return
+        places = self._places()
+        self._cache.batch_select_indices(torch.tensor(places, device=self._loaded.device))
+        self._ids_BL, self._mask_BL = self._ids_BL[places], self._mask_BL[places]
+        self._rows = [self._rows[place] for place in places]
 
     def _forward(self) -> torch.Tensor:
         """Logits of the last column, every row."""
@@ -196,7 +226,8 @@ class Generation:
                 scores_BV = warper(None, scores_BV)
             # argmax(scores + Gumbel noise) is a draw from softmax(scores) (Gumbel-max).
             tokens_B = (scores_BV + self._gumbel(logits_BV)).argmax(-1)
-        logprobs = (logits_BV.gather(1, tokens_B[:, None])[:, 0] - logits_BV.logsumexp(-1)).tolist()
+        told_BV = logits_BV if self._logprobs_at == 1 else logits_BV / self._logprobs_at
+        logprobs = (told_BV.gather(1, tokens_B[:, None])[:, 0] - told_BV.logsumexp(-1)).tolist()
         if not all(map(math.isfinite, logprobs)):
             raise UserError(
                 "The model computes infinite or undefined numbers: nothing can be drawn from them.",
@@ -257,6 +288,15 @@ def _warpers(sampling: Sampling) -> list[Any]:
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p))
     return warpers
+
+
+@cache
+def _separable() -> frozenset[type]:
+    """Kinds of cache layers of which rows can be taken. Linear attention keeps a state that nobody has taught to part,
+    also where it stands beside a layer that can."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return frozenset({DynamicLayer, DynamicSlidingWindowLayer})
 
 
 @cache
