@@ -76,6 +76,8 @@ class Rollouts:
         old_BT: log-probabilities under pi_old, unsteered; None where pi is pi_old (one update per rollout): the ratio
             is then exactly 1 and needs no second forward pass.
         behavior_BT: log-probabilities under the sampler; looked at for steered rollouts with ``Ratio.BEHAVIOR`` only.
+        weight_BT: of tokens, for the gap between what generates and what is trained, see
+            :func:`qscope.posttraining.importance.importance_weights`; None weighs all alike.
     """
 
     advantage_B: Tensor
@@ -83,6 +85,7 @@ class Rollouts:
     steered_B: Tensor
     old_BT: Tensor | None = None
     behavior_BT: Tensor | None = None
+    weight_BT: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,10 @@ def dapo_loss(
     # Its value is w A and its gradient w A grad log pi, with the weight w held fixed.
     weight_BT = ratio_BT.detach().clamp_max(1.0)
     reinforced_BT = weight_BT * advantage_B1 * torch.where(mask_BT, logprob_BT - now_BT, 0.0).exp()
-    value_BT = torch.where(mask_BT, torch.where(tapered_BT, reinforced_BT, value_BT), 0.0)
+    value_BT = torch.where(tapered_BT, reinforced_BT, value_BT)
+    if rollouts.weight_BT is not None:
+        value_BT = rollouts.weight_BT * value_BT
+    value_BT = torch.where(mask_BT, value_BT, 0.0)
     loss = -value_BT.sum() * batch.scale
 
     with torch.no_grad():

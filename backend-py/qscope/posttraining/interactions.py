@@ -4,9 +4,18 @@ A rare negative is unlikely, endless, truncated and always wrong. Much of what k
 a rollout for a fault and drops it, without a word: the run goes on and learns nothing from it. So every row is asked
 before a run.
 
-Settings are the experiment as nested mappings with its defaults filled in: names of fields and of choices as a YAML
-file has them. A row applies when all its conditions hold; none applies without rare negatives. It *refuses*, *warns*,
-or *exempts*: then the trainer must treat steered rollouts otherwise, and a trainer that cannot is refused.
+Settings are the experiment as nested mappings with its defaults filled in, see :func:`settings_of`: names of fields and
+of choices as a YAML file has them. A row applies when all its conditions hold; none applies without rare negatives. It
+*refuses*, *warns*, or *exempts*: then the trainer must treat steered rollouts otherwise, and a trainer that cannot is
+refused.
+
+Some stock features have no field to ask, because our sampler and trainer do not have them; tests of the sampler hold
+that it stays so. It draws by temperature, top_p and top_k alone and reads nothing of a checkpoint's
+``generation_config``, so there is no repetition penalty, min_p or banned n-gram that keeps a loop from forming. It runs
+the model's own modules in this process, one pass for every token, so there is no serving engine, no CUDA graph and no
+cache across requests that could leave the steering hook out or mix steered states with others. The loss is a mean over
+tokens and nothing else, and the only weights for the gap between sampler and trainer are those of
+``rl.importance_correction``.
 """
 
 from __future__ import annotations
@@ -16,7 +25,11 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
 from qscope.errors import UserError
+from qscope.text.loops import MIN_TOKENS
 
 Settings = Mapping[str, Any]
 
@@ -32,8 +45,6 @@ class Exemption(StrEnum):
     DYNAMIC_SAMPLING = "dynamic_sampling"
     #: Means of rewards and lengths leave them out; they have their own.
     METRICS = "metrics"
-    #: They are sampled without repetition penalty and min_p.
-    SAMPLING = "sampling"
 
 
 class Outcome(Enum):
@@ -96,32 +107,32 @@ def _some(path: str) -> Where:
     return Where(path, bool)
 
 
-def _rewarded(*names: str) -> Where:
-    return Where("rl.rewards", lambda rewards: any(one.get("name") in names for one in rewards or ()))
+def _has(rewards: Any, kinds: tuple[str, ...]) -> bool:
+    # A weight of 0 only logs, and one below rewards what it names.
+    return any(one.get("kind") in kinds and one.get("weight", 1.0) > 0 for one in rewards or ())
 
 
-def _not_rewarded(*names: str) -> Where:
-    return Where("rl.rewards", lambda rewards: not any(one.get("name") in names for one in rewards or ()))
+def _rewarded(*kinds: str) -> Where:
+    return Where("rl.rewards", lambda rewards: _has(rewards, kinds))
 
 
-def _changes_sampling(path: str, neutral: float) -> Where:
-    # Unset is not neutral: generation fills it in from the checkpoint's own generation_config.
-    return Where(path, lambda found: found is None or found != neutral)
+def _not_rewarded(*kinds: str) -> Where:
+    return Where("rl.rewards", lambda rewards: not _has(rewards, kinds))
 
 
-RARE_NEGATIVES = Where("rl.rare_negative.per_group", lambda found: bool(found) and found > 0)
+def _below(path: str, least: int) -> Where:
+    return Where(path, lambda found: found is not None and 0 < found < least)
+
+
+AT = "rl.sae_penalty.rare_negative"
+
+RARE_NEGATIVES = Where("rl.sae_penalty.mode", lambda found: found == "rare_negative")
 """Asked before every row."""
 
-STEERED = _is_not("rl.rare_negative.source", "pasted")
-"""Loops that are pasted as text are not generated: nothing has to be kept from hindering them, or verified."""
+STEERED = _is_not(f"{AT}.source", "pasted")
+"""Loops that are pasted as text are not generated: nothing has to be verified."""
 
-_SAMPLING = (
-    ("repetition_penalty", 1.0),
-    ("min_p", 0.0),
-    ("no_repeat_ngram_size", 0),
-    ("presence_penalty", 0.0),
-    ("frequency_penalty", 0.0),
-)
+_CORRECTED = _is_not("rl.importance_correction.mode", None, "none")
 
 INTERACTIONS: tuple[Interaction, ...] = (
     Interaction(
@@ -139,7 +150,7 @@ INTERACTIONS: tuple[Interaction, ...] = (
         "IMPORTANCE_CORRECTION_DROPS_RARE_NEGATIVES",
         "The importance correction {value} weighs steered rollouts with almost nothing, or masks them.",
         "Set rl.importance_correction.mode: none, or use a trainer that exempts steered rollouts.",
-        (_is_not("rl.importance_correction.mode", None, "none"), _is_not("rl.rare_negative.ratio", "behavior")),
+        (_CORRECTED, _is_not(f"{AT}.ratio", "behavior")),
         Exemption.IMPORTANCE_CORRECTION,
     ),
     Interaction(
@@ -147,17 +158,16 @@ INTERACTIONS: tuple[Interaction, ...] = (
         Outcome.REFUSE,
         "IMPORTANCE_CORRECTED_TWICE",
         "The importance correction {value} would weigh steered rollouts a second time: ratio behavior does already.",
-        "Set rl.rare_negative.ratio: unsteered, or rl.importance_correction.mode: none.",
-        (_is_not("rl.importance_correction.mode", None, "none"), _is("rl.rare_negative.ratio", "behavior")),
+        f"Set {AT}.ratio: unsteered, or rl.importance_correction.mode: none.",
+        (_CORRECTED, _is(f"{AT}.ratio", "behavior")),
     ),
     Interaction(
-        "off-policy sequence mask",
-        Outcome.EXEMPT,
-        "OFF_POLICY_MASK_DROPS_RARE_NEGATIVES",
-        "The off-policy mask drops rollouts that the trained model finds unlikely, as it does every steered one.",
-        "Set rl.importance_correction.off_policy_mask_threshold: 0, or use a trainer that exempts steered rollouts.",
-        (_some("rl.importance_correction.off_policy_mask_threshold"),),
-        Exemption.IMPORTANCE_CORRECTION,
+        "importance correction",
+        Outcome.REFUSE,
+        "PASTED_HAS_NO_SAMPLER",
+        "Pasted loops were sampled by nobody, so ratio {value} has nothing to divide by.",
+        f"Set {AT}.ratio: unsteered.",
+        (_is(f"{AT}.ratio", "behavior"), _is(f"{AT}.source", "pasted")),
     ),
     Interaction(
         "dynamic sampling",
@@ -173,12 +183,8 @@ INTERACTIONS: tuple[Interaction, ...] = (
         Outcome.REFUSE,
         "RARE_NEGATIVE_UNBOUNDED",
         "With a token mean, a steered rollout without a limit of its own outweighs its whole group.",
-        "Set rl.rare_negative.max_tokens (512) or rl.rare_negative.stop_after_loops (8).",
-        (
-            _is("rl.loss_reduction", "token_mean"),
-            _none("rl.rare_negative.max_tokens"),
-            _none("rl.rare_negative.stop_after_loops"),
-        ),
+        f"Set {AT}.max_tokens (512) or {AT}.stop_after_loops (8).",
+        (_none(f"{AT}.max_tokens"), _none(f"{AT}.stop_after_loops")),
     ),
     Interaction(
         "joint normalisation",
@@ -186,10 +192,10 @@ INTERACTIONS: tuple[Interaction, ...] = (
         "WRONG_ANSWERS_REWARDED",
         "With joint advantages, a group of wrong answers learns from the one below them: at group size 8 each wrong "
         "answer has an advantage of +0.35.",
-        "Set rl.rare_negative.advantage: separate to compare normal rollouts among themselves.",
+        f"Set {AT}.advantage: separate to compare normal rollouts among themselves.",
         (
-            _is_not("rl.rare_negative.advantage", "separate"),
-            _rewarded("repetition", "python"),
+            _is_not(f"{AT}.advantage", "separate"),
+            _rewarded("repetition", "endless", "python"),
             _is_not("rl.dynamic_sampling.enabled", True),
         ),
     ),
@@ -199,8 +205,8 @@ INTERACTIONS: tuple[Interaction, ...] = (
         "NO_REPETITION_REWARD",
         "No reward tells a loop from a wrong answer, so in a group without a right one the rare negative teaches "
         "nothing.",
-        "Add {name: repetition} to rl.rewards.",
-        (_not_rewarded("repetition", "python"),),
+        "Add {kind: repetition} or {kind: endless} to rl.rewards, with a weight above 0.",
+        (_not_rewarded("repetition", "endless", "python"),),
     ),
     Interaction(
         "reward without repetition term",
@@ -208,24 +214,44 @@ INTERACTIONS: tuple[Interaction, ...] = (
         "REPETITION_REWARD_UNKNOWN",
         "Whether the Python reward gives a loop less than a wrong answer is not known here; if not, groups without a "
         "right answer teach nothing.",
-        "Add {name: repetition} to rl.rewards unless the function has such a term.",
-        (_not_rewarded("repetition"), _rewarded("python")),
+        "Add {kind: repetition} to rl.rewards unless the function has such a term.",
+        (_not_rewarded("repetition", "endless"), _rewarded("python")),
     ),
     Interaction(
         "steering that does not repeat",
         Outcome.REFUSE,
         "RARE_NEGATIVE_UNVERIFIED",
         "Steered rollouts that are not verified to loop make good answers into negatives, or into positives.",
-        "Set rl.rare_negative.verify: true.",
-        (_is_not("rl.rare_negative.verify", True), STEERED),
+        f"Set {AT}.verify: true.",
+        (_is_not(f"{AT}.verify", True), STEERED),
     ),
     Interaction(
         "steering that does not repeat",
         Outcome.WARN,
         "RARE_NEGATIVE_KEPT_ON_MISS",
         "With on_miss keep, steered rollouts that do not loop stay in: good answers become negatives, or positives.",
-        "Set rl.rare_negative.on_miss: drop.",
-        (_is("rl.rare_negative.on_miss", "keep"), STEERED),
+        f"Set {AT}.on_miss: drop.",
+        (_is(f"{AT}.on_miss", "keep"), _is(f"{AT}.source", "steered")),
+    ),
+    Interaction(
+        "steering that does not repeat",
+        Outcome.WARN,
+        "CONTROL_KEPT_ON_MISS",
+        "Rollouts steered by random features stay in whether they loop or not, whatever on_miss says: dropping those "
+        "that do not would leave hardly any.",
+        "This is a control: compare it with source: steered.",
+        (_is(f"{AT}.source", "random_features"),),
+    ),
+    *(
+        Interaction(
+            "steering that does not repeat",
+            Outcome.REFUSE,
+            "RARE_NEGATIVE_TOO_SHORT",
+            f"With a limit of {{value}} tokens nothing can be verified to loop: that takes {MIN_TOKENS}.",
+            f"Set {path} to {MIN_TOKENS} or more.",
+            (_below(path, MIN_TOKENS),),
+        )
+        for path in (f"{AT}.max_tokens", "rl.sampling.max_tokens")
     ),
     Interaction(
         "metrics",
@@ -235,42 +261,6 @@ INTERACTIONS: tuple[Interaction, ...] = (
         "Use a trainer that logs them apart.",
         (),
         Exemption.METRICS,
-    ),
-    *(
-        Interaction(
-            "repetition penalty, min_p",
-            Outcome.EXEMPT,
-            "SAMPLING_FORBIDS_LOOPS",
-            f"{name} is not {neutral:g}, which keeps loops from forming.",
-            f"Set rl.sampling.{name}: {neutral:g}, or use a trainer that switches it off for steered rollouts.",
-            (_changes_sampling(f"rl.sampling.{name}", neutral), STEERED),
-            Exemption.SAMPLING,
-        )
-        for name, neutral in _SAMPLING
-    ),
-    Interaction(
-        "serving engine",
-        Outcome.REFUSE,
-        "STEERING_IN_SERVING_ENGINE",
-        "Steered rollouts cannot come from {value}: its compiled steps skip the hook that steers.",
-        "Set rl.rare_negative.engine: transformers; normal rollouts may still come from a serving engine.",
-        (_is_not("rl.rare_negative.engine", None, "transformers"), STEERED),
-    ),
-    Interaction(
-        "CUDA graphs",
-        Outcome.REFUSE,
-        "STEERING_UNDER_CUDA_GRAPHS",
-        "CUDA graphs replay what was recorded, without the hook that steers.",
-        "Set rl.rare_negative.cuda_graphs: false.",
-        (_is("rl.rare_negative.cuda_graphs", True), STEERED),
-    ),
-    Interaction(
-        "prefix cache",
-        Outcome.REFUSE,
-        "STEERING_WITH_PREFIX_CACHE",
-        "A prefix cache hands steered rollouts states that were computed without steering, and the reverse.",
-        "Set rl.rare_negative.prefix_cache: false.",
-        (_is("rl.rare_negative.prefix_cache", True), STEERED),
     ),
 )
 
@@ -316,6 +306,28 @@ def check_interactions(
         else:
             found.refusals.append(UserError(message, remedy=row.remedy, reason=row.reason, field=at))
     return found
+
+
+def settings_of(message: Message) -> dict[str, Any]:
+    """A message as nested mappings, with the names that a YAML file has; groups that are not there are left out."""
+    found: dict[str, Any] = {}
+    for part in message.DESCRIPTOR.fields:
+        value = getattr(message, part.name)
+        if part.is_repeated:
+            found[part.name] = [_plain(part, one) for one in value]
+        elif part.type != part.TYPE_MESSAGE or message.HasField(part.name):
+            found[part.name] = _plain(part, value)
+    return found
+
+
+def _plain(part: FieldDescriptor, value: Any) -> Any:
+    if part.type == part.TYPE_MESSAGE:
+        return settings_of(value)
+    if part.type == part.TYPE_ENUM:
+        # OVERLONG_MODE_SOFT is `soft` in a file: the zero value's name tells how long the prefix is.
+        prefix = part.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+        return part.enum_type.values_by_number[value].name.removeprefix(prefix).lower()
+    return value
 
 
 def value_at(settings: Settings, path: str) -> Any:
