@@ -79,6 +79,11 @@ class SaePenalty:
         self._weight, self._reduction = weight, feature_reduction
 
     @property
+    def weight(self) -> float:
+        """Reward a unit of mean excess costs."""
+        return self._weight
+
+    @property
     def layers(self) -> list[int]:
         """Decoder blocks whose outputs are read, ascending."""
         return sorted(self._watched)
