@@ -132,7 +132,7 @@ def _best(found: FeatureSet, layer: int, target: str, top_k: int) -> list[Featur
     return sorted(entries, key=lambda entry: (-entry.score, entry.feature))[:top_k]
 
 
-def language_ids(codes: Sequence[str | None], languages: Sequence[str], *, field: str = f"{AT}.lang_column") -> list:
+def language_ids(codes: Sequence[str | None], languages: Sequence[str], *, field: str = "sft.data.language") -> list:
     """Indices of the languages of rows; ``UNTAGGED`` for None, which is said on purpose: an unknown code is refused.
 
     Raises:

@@ -78,6 +78,9 @@ class RunTrainer:
     def load_extra_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Puts back what :meth:`extra_state` gave."""
 
+    def before_steps(self) -> None:
+        """Called once before the first step of a run, not when it goes on."""
+
     def after_step(self, step: int) -> None:
         """Called after each optimiser step, before its checkpoint: held-out loss, evaluation."""
 
@@ -269,6 +272,8 @@ class _AtSteps(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._trainer.before_steps()
         self._trainer.run_context.progress("training", state.global_step, state.max_steps, "steps")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

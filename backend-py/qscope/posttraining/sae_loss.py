@@ -126,7 +126,7 @@ class SaeLoss:
                 f"The weight of the SAE loss is {weight:g}: it would do nothing, or the reverse of what it is for.",
                 remedy="Give a weight above zero, or leave the SAE loss out.",
                 reason="SAE_LOSS_WEIGHT",
-                field="sft.sae_loss.lambda",
+                field="sft.sae_loss.weight",
             )
         self._official = normalisation is Normalisation.OFFICIAL_CODE
         targets = {int(target) for layer in held for target in layer.target_M}

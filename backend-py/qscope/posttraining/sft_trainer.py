@@ -160,6 +160,9 @@ class SftTrainer(RunTrainer, SFTTrainer):
 
     # -- after a step ------------------------------------------------------------------------------------------------
 
+    def before_steps(self) -> None:
+        self.measure_held_out(0)
+
     def after_step(self, step: int) -> None:
         if self._term is not None and self._term.layers:
             active = torch.as_tensor(self._active, device=self.args.device)

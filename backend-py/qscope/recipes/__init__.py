@@ -21,5 +21,6 @@ RECIPES: dict[str, str] = {
     "classify": "qscope.recipes.classify:run",
     "apply_classifier": "qscope.recipes.apply_classifier:run",
     "synthesize": "qscope.recipes.synthesize:run",
+    "sft": "qscope.recipes.sft:run",
     "eval_responses": "qscope.recipes.eval_responses:run",
 }

@@ -18,6 +18,7 @@ from qscope.recipes.plan_classify import plan_apply, plan_classify
 from qscope.recipes.plan_eval import AnswerPlan, plan_answers, plan_saved
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_redundancy import plan_redundancy
+from qscope.recipes.plan_sft import plan_sft
 from qscope.recipes.plan_synthesis import plan_synthesis
 from qscope.recipes.plan_words import bytes_text as _size
 from qscope.recipes.plan_words import ranges as _ranges
@@ -74,6 +75,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = estimate.planned
     elif task == "synthesize":
         estimate = plan_synthesis(experiment.synthesize, shape, Path(runs_folder))
+        result = estimate.planned
+    elif task == "sft":
+        estimate = plan_sft(experiment, shape, device, Path(runs_folder))
         result = estimate.planned
     elif task == "eval_responses":
         answers = plan_answers(experiment, shape)
@@ -341,6 +345,11 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:
         return f"Name fewer layers in {task}.layers, or lower {task}.model_batch_tokens."
+    if task == "sft":
+        return (
+            "Lower sft.micro_batch_rows and raise sft.accumulate as much, set sft.trainable.gradient_checkpointing or "
+            "method: lora, or share the model among processes with compute.sharding: fsdp2."
+        )
     if task == "bench_redundancy":
         return (
             f"Name fewer layers in {task}.layers, lower {task}.model_batch_tokens or {task}.shard_items, "
