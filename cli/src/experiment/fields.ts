@@ -155,6 +155,7 @@ export function pathsOf(name: string, desc: DescMessage, prefix = '', depth = 0)
 
 /** The command that runs a task: "train_sae" is `train-sae`, "contrast_features" is `features contrast`. */
 export function commandOf(task: string): string {
+  if (task === 'eval_responses') return 'eval';
   if (task === 'apply_classifier') return 'classify apply';
   const [, verb] = /^(.+)_features$/.exec(task) ?? [];
   return (verb === undefined ? task : `features ${verb}`).replaceAll('_', '-');

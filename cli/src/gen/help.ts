@@ -1826,7 +1826,7 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  could not be graded: warn, stop, off\n" +
     "      grader_failure_share: 0.2   rl: share of rollouts without a grade that\n" +
     "                                  raises the alarm\n",
-  "eval-responses":
+  "eval":
     "The experiment file, with the default of every field:\n" +
     "  name: run                       Name of the run (letters, digits, dot, dash,\n" +
     "                                  underscore)\n" +
@@ -1896,23 +1896,28 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "      source: \"\"                  File of responses (.jsonl, .json, .parquet,\n" +
     "                                  .csv, .tsv, each also as .gz or .zst), or a\n" +
     "                                  run of this verb or of `qscope rl`, instead of\n" +
-    "                                  a model's\n" +
+    "                                  a model's; the model is then only named, for\n" +
+    "                                  the record\n" +
     "      response: \"\"                Column of the response; left out, the column\n" +
     "                                  called response, completion, output, answer or\n" +
     "                                  the like\n" +
-    "      ids: \"\"                     Column of its token ids, a list; without them\n" +
-    "                                  loops are found over characters, which does\n" +
-    "                                  not compare\n" +
+    "      ids: \"\"                     Column of its token ids, a list; left out, the\n" +
+    "                                  column called ids, token_ids or the like;\n" +
+    "                                  without any, loops are found over characters,\n" +
+    "                                  which does not compare\n" +
     "      truncated: \"\"               Column that says whether it was cut off at its\n" +
     "                                  limit (true, or a finish_reason of length);\n" +
-    "                                  without it every response that loops to its\n" +
-    "                                  very end counts\n" +
+    "                                  left out, the column called truncated or\n" +
+    "                                  finish_reason; without any, every response\n" +
+    "                                  that loops to its very end counts\n" +
     "      prompt: \"\"                  Column of the prompt; left out, the column\n" +
     "                                  called prompt, question or the like\n" +
-    "      answer: \"\"                  Column of the right answer\n" +
+    "      answer: \"\"                  Column of the right answer; left out, the\n" +
+    "                                  column called answer, target or the like\n" +
     "      language: \"\"                Column of the language a response should be\n" +
     "                                  in; left out, the column called language, lang\n" +
-    "                                  or locale\n" +
+    "                                  or locale; without any, the language of the\n" +
+    "                                  prompt\n" +
     "      where: \"\"                   Rows to keep: column=value or column!=value;\n" +
     "                                  empty keeps all\n" +
     "      limit: 0                    Rows at most; 0 takes all\n" +
@@ -1925,12 +1930,12 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  on (always given: Qwen's defaults differ by\n" +
     "                                  model)\n" +
     "    sampling:\n" +
-    "      temperature: 0.8            Sampling temperature; 0 takes the most likely\n" +
+    "      temperature: 1              Sampling temperature; 0 takes the most likely\n" +
     "                                  token\n" +
     "      top_p: 1                    Smallest set of tokens whose probabilities\n" +
     "                                  reach this sum\n" +
     "      top_k: 0                    Most likely tokens kept; 0 keeps all\n" +
-    "      max_tokens: 64              Tokens generated at most\n" +
+    "      max_tokens: 256             Tokens generated at most\n" +
     "      stop: []                    Texts that end a generation; they are not part\n" +
     "                                  of it\n" +
     "      ignore_end: false           Go on after an end token, to max_tokens\n" +
