@@ -17,6 +17,7 @@ const COMMANDS: ReadonlyArray<readonly [name: string, summary: string]> = [
   ['synthesize', 'write data for the features that a data set misses'],
   ['sft', 'fine-tune, with an SAE loss against code-switching'],
   ['rl', 'learn from rewards, with rare negatives against loops'],
+  ['eval', 'measure responses: loops, code-switching, right answers'],
   ['plan', 'show what an experiment does and needs, without starting it'],
   ['runs', 'list, show, watch, stop and resume runs'],
   ['report', 'write a run as one HTML page'],

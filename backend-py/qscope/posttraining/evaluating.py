@@ -131,7 +131,7 @@ def _refuse_languages(task: EvalResponses, languages: Counter[str], places: Plac
             reason="LANGUAGE_MISSING",
             field=f"{places.rows}.language",
         )
-    codes = {language_code(name, at=f"{places.rows}.language") for name in languages}
+    codes = {_code(name, count, places) for name, count in languages.items()}
     if len(codes) == 1 and codes == set(rule.targets):
         raise UserError(
             f"All {languages.total():,} rows are in {rule.targets[0]!r}, the only target: none can switch to it.",
@@ -142,6 +142,20 @@ def _refuse_languages(task: EvalResponses, languages: Counter[str], places: Plac
     for code in sorted(codes):
         others = tuple(target for target in rule.targets if target != code)
         check_rule(SwitchRule(others, rule.sentences), code, at=f"{at}.paper" if task.codeswitch.paper else at)
+
+
+def _code(name: str, rows: int, places: Places) -> str:
+    """The language of some rows; what is none can be left out, which a remedy for one name does not say."""
+    field = f"{places.rows}.language"
+    try:
+        return language_code(name, at=field)
+    except UserError as error:
+        raise UserError(
+            f"{rows:,} rows are in {name!r}, which is no language that is known.",
+            remedy=f"Leave them out with '{places.rows}.where', for example language!={name}. {error.remedy}",
+            reason=error.reason,
+            field=field,
+        ) from error
 
 
 def measure(
