@@ -66,6 +66,7 @@ def _shares(measured: Measured, origin: Origin) -> pb.ReportSection:
     if (right := measured.accuracy) is not None:
         rows.append(_row(f"right ({right.rule})", right.share))
         notes += answer_notes(right)
+    notes += origin.notes
     columns = [
         pb.TableColumn(name="measure"),
         pb.TableColumn(name="share", format=_PERCENT),

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qscope.features.intervals import Interval
@@ -43,10 +44,21 @@ class Origin:
     @property
     def sentence(self) -> str:
         """In words."""
+        name = Path(self.source).name if Path(self.source).is_absolute() else self.source
         if not self.samples:
-            return f"of {self.source}"
+            return f"of {name}"
         each = f", {self.samples:,} to each" if self.samples > 1 else ""
-        return f"to {self.rows:,} prompts of {self.source}{each}"
+        return f"to {self.rows:,} prompts of {name}{each}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of every interval."""
+        if self.samples < 2:
+            return []
+        return [
+            f"The {self.samples:,} responses to a prompt are not independent of each other: intervals over them are "
+            "somewhat too narrow."
+        ]
 
 
 def results_of(task: EvalResponses, measured: Measured, origin: Origin) -> dict[str, Any]:
@@ -125,7 +137,7 @@ def eval_lines(measured: Measured, origin: Origin) -> list[str]:
         lines += _wrapped(switch_notes(measured, origin))
     if (right := measured.accuracy) is not None:
         lines += [_line(f"right ({right.rule})", right.share), *_wrapped(answer_notes(right))]
-    return lines
+    return [*lines, *_wrapped(origin.notes)]
 
 
 def repeat_notes(found: Repeats, origin: Origin) -> list[str]:

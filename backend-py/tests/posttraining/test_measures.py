@@ -12,7 +12,7 @@ from qscope.posttraining.accuracy import check_of
 from qscope.posttraining.code_switching import PAPER, SwitchRule
 from qscope.posttraining.exemptions import Exemptions
 from qscope.posttraining.graders import Response
-from qscope.posttraining.measures import accuracy, power_note, repeats, switches
+from qscope.posttraining.measures import accuracy, micro_average, power_note, repeats, switches
 
 LOOP = tuple(range(16)) * 4
 NO_LOOP = tuple(range(64))
@@ -36,6 +36,24 @@ def test_repetition_over_tokens() -> None:
     assert found.repeated_3grams == pytest.approx(sum(shares) / 5)
     mean = sum(shares) / 5
     assert found.repeated_3grams_sd == pytest.approx(math.sqrt(sum((share - mean) ** 2 for share in shares) / 4))
+
+
+def test_loops_are_told_with_their_place() -> None:
+    found = repeats([Response("a", ids=(9, 9, *LOOP), truncated=True), Response("b", ids=NO_LOOP, truncated=True)])
+    assert [(loop.start, loop.period, loop.repetitions) for loop in found.loops] == [(2, 16, 4)]
+
+
+def test_where_nobody_says_what_was_cut_off_a_loop_to_the_very_end_counts() -> None:
+    responses = [Response("a", ids=LOOP), Response("b", ids=(*LOOP, 99)), Response("c", ids=NO_LOOP)]
+    found = repeats(responses, cut_off_known=False)
+    assert found.looping == (0,)
+    assert found.endless == wilson(1, 3)
+    assert found.cut_off.n == 0
+    # Over characters the same: elsewhere a loop counts anywhere, as its end may be cut off.
+    texts = [Response("la " * 20), Response("la " * 20 + "and so they sang.")]
+    assert repeats(texts, cut_off_known=False).looping == (0,)
+    cut = [Response(one.text, truncated=True) for one in texts]
+    assert repeats(cut).looping == (0, 1)
 
 
 def test_repetition_over_characters_where_no_response_has_tokens() -> None:
@@ -73,6 +91,16 @@ def test_switching_by_expected_language_and_target() -> None:
         ("zh", "ru", wilson(1, 3)),
     ]
     assert [number for number, _ in rows[2].spans] == [3]
+
+
+def test_the_micro_average_counts_every_response_once_for_each_target() -> None:
+    (any_target,) = micro_average(switches(RESPONSES, SwitchRule(sentences=False)))
+    assert (any_target.expected, any_target.target, any_target.ratio) == ("", "", wilson(3, 5))
+    assert any_target.switched == 3
+    assert [number for number, _ in any_target.spans] == [1, 1, 3, 4]
+    rows = switches(RESPONSES, SwitchRule(targets=("zh", "ru"), sentences=False, exempt=PAPER.exempt))
+    assert [(row.target, row.ratio) for row in micro_average(rows)] == [("zh", wilson(1, 2)), ("ru", wilson(2, 5))]
+    assert micro_average([]) == []
 
 
 def test_pairs_that_cannot_be_told_apart_are_refused() -> None:

@@ -1,4 +1,4 @@
-import { type Command, Option } from '../commander.js';
+import { type Command, InvalidArgumentError, Option } from '../commander.js';
 import { ExitCode, UserError } from '../errors.js';
 import type { OptionSetting } from '../experiment/overlay.js';
 
@@ -26,9 +26,7 @@ export interface EvalShortcuts {
 
 export function withEvalShortcuts(command: Command): Command {
   return command
-    .addOption(
-      new Option('--also <measure>', 'measure this too; may be repeated').choices(MEASURES).argParser(append<Measure>),
-    )
+    .option('--also <measure>', `measure this too, of ${MEASURES.join(', ')}; may be repeated`, appendMeasure)
     .addOption(
       new Option('--responses <source>', 'responses written before: a file or a run, no model is loaded').conflicts([
         'prompts',
@@ -40,7 +38,7 @@ export function withEvalShortcuts(command: Command): Command {
     .option('--prompt <template>', "the prompt of a row, columns in braces: '{question}'")
     .option('--answer <column>', "column of the right answer; of prompts a template: '{answer}'")
     .option('--language <column>', 'column of the language a response should be in')
-    .option('--target <language>', 'language that others must not switch to; may be repeated', append<string>)
+    .option('--target <language>', 'language that others must not switch to; may be repeated', append)
     .option('--rule <name>', 'how answers are compared: whole, last-number, math')
     .option('--chat', 'wrap prompts in the chat template')
     .option('-n, --max-tokens <number>', 'tokens generated at most')
@@ -108,6 +106,12 @@ export function evalSettings(files: readonly string[], options: EvalShortcuts, m
   return settings;
 }
 
-function append<Value extends string>(value: string, earlier: Value[] = []): Value[] {
-  return [...earlier, value as Value];
+function append(value: string, earlier: string[] = []): string[] {
+  return [...earlier, value];
+}
+
+function appendMeasure(value: string, earlier: Measure[] = []): Measure[] {
+  const measure = MEASURES.find((one) => one === value);
+  if (measure === undefined) throw new InvalidArgumentError(`Allowed choices are ${MEASURES.join(', ')}.`);
+  return [...earlier, measure];
 }

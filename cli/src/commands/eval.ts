@@ -38,7 +38,7 @@ function help(name: string, measure: Measure = 'repeat'): string {
 Examples:
   qscope ${name} configs/embedded/eval-${measure}.yaml
   qscope ${name} --responses out.jsonl
-  qscope ${name} --model embedded --prompts questions.jsonl --prompt '{question}'
+  qscope ${name} -m embedded --prompts rows.jsonl --prompt '{question}'
 
 ${fieldHelp.eval}`;
 }
