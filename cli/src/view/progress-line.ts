@@ -9,9 +9,25 @@ export interface Field {
 }
 
 /**
- * Metrics of the live line, most telling first. L0 is last because a TopK SAE's is its k.
+ * Metrics of the live line, most telling first, by the metric that only their kind of run has. L0 is last because a TopK
+ * SAE's is its k.
  */
-const LIVE_METRICS = ['fvu', 'dead_share', 'l0', 'texts_tried', 'output_tokens', 'cost'];
+const LIVE_METRICS: ReadonlyArray<readonly [has: string, show: readonly string[]]> = [
+  [
+    'reward',
+    [
+      'reward',
+      'repeat_ratio',
+      'steered_loop_rate',
+      'frac_reward_zero_std',
+      'clipped_ratio',
+      'steered_advantage',
+      'steered_token_share',
+    ],
+  ],
+  ['ce', ['ce', 'sae_loss', 'sae_active_share', 'held_out_loss', 'loss']],
+  ['', ['fvu', 'dead_share', 'l0', 'texts_tried', 'output_tokens', 'cost']],
+];
 const BAR_WIDTHS = [10, 8, 6, 4];
 
 /**
@@ -62,20 +78,32 @@ function fields(model: RunModel): Field[] {
   }
   // The rate names the unit; before there is one the amount must.
   const short = unit === 'tokens' ? 'tok' : unit;
-  if (rate > 0) line.push({ kind: 'rate', text: `${count(rate)} ${short}/s` });
-  else if (line.length > 1 && unit) line.push({ kind: 'rate', text: unit });
+  const tokens = unit === 'steps' ? whole.get('tokens_per_second') : undefined;
+  if (tokens === undefined) {
+    if (rate > 0) line.push({ kind: 'rate', text: `${count(rate)} ${short}/s` });
+    else if (line.length > 1 && unit) line.push({ kind: 'rate', text: unit });
+  }
   if (etaSeconds >= 0 && rate > 0 && current < total) line.push({ kind: 'eta', text: `ETA ${clock(etaSeconds)}` });
-  for (const name of LIVE_METRICS) {
+  const [, names = []] = LIVE_METRICS.find(([has]) => has === '' || whole.has(has)) ?? [];
+  for (const name of names) {
     const value = whole.get(name);
     if (value !== undefined) line.push({ kind: 'metric', text: `${metricLabel(name)} ${liveMetric(name, value)}` });
   }
+  // Of steps, how they go tells more than how fast.
+  if (tokens !== undefined) line.push({ kind: 'rate', text: `${count(tokens)} tok/s` });
   return line;
 }
 
 /** One digit less than in tables: the line is read in passing. */
 function liveMetric(name: string, value: number): string {
-  return name === 'fvu' && value >= 0.0005 && value < 1000 ? value.toFixed(3) : formatMetric(name, value);
+  if (name === 'fvu' && value >= 0.0005 && value < 1000) return value.toFixed(3);
+  if (SHORT.has(name) && Math.abs(value) >= 0.1 && Math.abs(value) < 100) return value.toFixed(2);
+  if (name === 'sae_loss' && Math.abs(value) < 100) return String(Number(value.toPrecision(2)));
+  return formatMetric(name, value);
 }
+
+/** Two decimals tell how they go. */
+const SHORT = new Set(['loss', 'ce', 'held_out_loss', 'reward']);
 
 function bar(model: RunModel, width: number): string {
   const done = Math.floor(share(model) * width);

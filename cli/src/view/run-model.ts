@@ -8,6 +8,9 @@ export class RunModel {
   progress: Progress | undefined;
   /** Newest value of each metric of the whole run. */
   readonly whole = new Map<string, number>();
+  /** First value of each metric of the whole run, and those that came again. */
+  readonly first = new Map<string, number>();
+  readonly again = new Set<string>();
   /** Newest value of each metric, by layer. */
   readonly layers = new Map<number, Map<string, number>>();
   readonly artifacts = new Map<string, Artifact>();
@@ -22,7 +25,10 @@ export class RunModel {
       case 'metrics':
         for (const { step, layer, values } of event.value.entries) {
           const target = layer === WHOLE_RUN ? this.whole : this.layerValues(layer);
-          for (const [name, value] of Object.entries(values)) target.set(name, value);
+          for (const [name, value] of Object.entries(values)) {
+            if (layer === WHOLE_RUN) this.first.has(name) ? this.again.add(name) : this.first.set(name, value);
+            target.set(name, value);
+          }
           if (step > this.step) this.step = step;
         }
         break;

@@ -1,6 +1,7 @@
 import { LogLevel, type RunEvent, RunState } from '../gen/qscope/v1/run_event_pb.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
 import { layerTable } from './layer-table.js';
+import { modelLines } from './model-lines.js';
 import type { RunModel } from './run-model.js';
 
 /** "RUN_STATE_SUCCEEDED" as people say it. */
@@ -33,5 +34,7 @@ export function resultLines(run: Run, model: RunModel, width?: number): string[]
   );
   if (lines.length > 0 && results.length > 0) lines.push('');
   if (results.length > 0) lines.push(`Results in ${run.folder}:`, ...results);
+  const about = modelLines(run, model);
+  if (about.length > 0) lines.push('', ...about);
   return lines;
 }

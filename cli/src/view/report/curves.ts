@@ -19,7 +19,11 @@ const FEWEST = 40;
 /** It grows with the step. */
 const HIDDEN = new Set(['tokens']);
 /** Their distance from zero is what counts; on an axis of its own the noise of an L0 that keeps to k would fill the plot. */
-const FROM_ZERO = new Set(['fvu', 'l0', 'dead_share', 'loss', 'aux_loss', 'tokens_per_second', 'learning_rate']);
+const FROM_ZERO = new Set([
+  ...['fvu', 'l0', 'dead_share', 'loss', 'aux_loss', 'tokens_per_second', 'learning_rate'],
+  ...['sae_loss', 'sae_active_share', 'repeat_ratio', 'cs_ratio', 'clipped_ratio', 'frac_reward_zero_std'],
+  ...['frac_ungraded', 'steered_loop_rate', 'steered_dropped', 'steered_token_share', 'steered_pull_share'],
+]);
 /** What falls by orders of magnitude. */
 const LOGARITHMIC = new Set(['grad_norm']);
 
