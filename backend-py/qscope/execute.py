@@ -3,6 +3,9 @@
 ``python -m qscope.execute -`` is a spare: it imports the heavy libraries at once, reads the run folder from standard
 input meanwhile, and leaves when that ends without one.
 
+A run of several processes has one of these in front, which holds the folder and starts the others: ranks, whose
+environment names their place (:class:`qscope.runs.Seat`). Rank 0 writes the journal while it lives.
+
 The signals are taken over before anything heavy is imported, so that a stop that comes early is not lost: SIGTERM and
 SIGUSR2 (a scheduler's warning) ask the recipe to write a checkpoint and leave, a second SIGTERM leaves at once, SIGINT
 (a terminal's Ctrl-C reaches the whole group) is left to the command line.
@@ -13,72 +16,21 @@ it again), 143 stopped at once.
 
 from __future__ import annotations
 
-import faulthandler
+import contextlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from qscope.processes import StopRequest, die_with
+
 if TYPE_CHECKING:
-    from qscope.runs import Journal, RunContext, RunFolder
+    from qscope.runs import Journal, RunContext, RunFolder, Seat
     from qscope.v1.run_event_pb2 import StateChanged
 
-EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_BUG, EXIT_STOPPED, EXIT_TERMINATED = 0, 1, 65, 70, 75, 143
+EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_BUG, EXIT_STOPPED = 0, 1, 65, 70, 75
 EXIT_USAGE = 2
-
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-
-
-class StopRequest:
-    """Remembers that this process was asked to stop, and ends it when it does not.
-
-    Attributes:
-        requested: True from the first stop signal on.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._signals, self._signals_in = os.pipe()
-
-    def install(self) -> None:
-        """Takes the signals over. A worker starts the job with them blocked: none is lost before this moment."""
-        os.set_blocking(self._signals_in, False)
-        signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
-        for number in _STOP_SIGNALS:
-            signal.signal(number, self._handle)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        os.register_at_fork(after_in_child=_restore_defaults)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Only a flag: the handler may interrupt any code, and a lock held there would never be freed.
-        self.requested = True
-
-    def guard(self, seconds: float) -> None:
-        """Ends the process at a second SIGTERM, or `seconds` after the first signal with every stack in the log."""
-
-        def watch() -> None:
-            # Signals arrive here even while the main thread waits inside a library and runs no handler.
-            terminations = 0
-            armed = False
-            while terminations < 2:
-                terminations += os.read(self._signals, 1)[0] == signal.SIGTERM
-                if not armed:
-                    # A watchdog in C: it works even when some thread never gives the interpreter back.
-                    faulthandler.dump_traceback_later(seconds, exit=True)
-                    armed = True
-            os._exit(EXIT_TERMINATED)
-
-        threading.Thread(target=watch, name="stop-guard", daemon=True).start()
-
-
-def _restore_defaults() -> None:
-    # A data loader's forked workers must die of a SIGTERM as their parent expects.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.Thread | None = None) -> int:
@@ -95,11 +47,13 @@ def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.
     stop.guard(float(os.environ.get("QSCOPE_STOP_SECONDS", "120")))
     # Only now: the imports take long enough for a stop to arrive.
     from qscope.errors import UserError
-    from qscope.runs import Journal, ProcessRecord, RunFolder, derive_state
+    from qscope.runs import Journal, ProcessRecord, RunFolder, Seat, derive_state
     from qscope.v1.run_event_pb2 import RUN_STATE_RUNNING, RUN_STATE_SUCCEEDED, StateChanged
 
     try:
         run = RunFolder(folder)
+        if (seat := Seat.of(os.environ)) is not None:
+            return _be_rank(run, seat, stop, recipes)
         with run.lock():
             if derive_state(run).state == RUN_STATE_SUCCEEDED:
                 raise UserError(f"The run {run.run_id} has already succeeded.", remedy="Start a new run.")
@@ -120,11 +74,31 @@ def main(folder: str, recipes: dict[str, str] | None = None, imports: threading.
         return EXIT_FAILED
 
 
+def _be_rank(run: RunFolder, seat: Seat, stop: StopRequest, recipes: dict[str, str] | None) -> int:
+    """Runs one rank of a run whose folder the process before it holds, and leaves word of its end; its exit code."""
+    from qscope.runs import Journal
+    from qscope.runs.supervisor import write_outcome
+
+    die_with(seat.parent)
+    with Journal(run.events) if seat.rank == 0 else contextlib.nullcontext() as journal:
+        ending, code = _attempt(run, journal, stop, recipes, seat)
+    if seat.rank and ending.HasField("failure"):
+        # Of rank 0 the process before it says so, in the same log.
+        print(f"{ending.failure.traceback}{ending.failure.message}", file=sys.stderr, flush=True)
+    write_outcome(seat, ending, code)
+    return code
+
+
 def _attempt(
-    run: RunFolder, journal: Journal, stop: StopRequest, recipes: dict[str, str] | None
+    run: RunFolder,
+    journal: Journal | None,
+    stop: StopRequest,
+    recipes: dict[str, str] | None,
+    seat: Seat | None = None,
 ) -> tuple[StateChanged, int]:
-    """Runs the recipe; returns the terminal event and the exit code."""
+    """Runs the recipe, or the ranks that do; returns the terminal event and the exit code."""
     from qscope.runs import RunContext, RunStopped, violations
+    from qscope.runs.supervisor import GRACE_SECONDS, run_ranks
     from qscope.v1.run_event_pb2 import (
         RUN_STATE_CANCELLED,
         RUN_STATE_FAILED,
@@ -144,7 +118,8 @@ def _attempt(
         return StateChanged(state=state, message=message + reason), EXIT_STOPPED
 
     try:
-        if stop.requested:
+        # Ranks leave together: one that has been asked meets the others first.
+        if stop.requested and seat is None:
             return stopped("stopped before the first step")
         experiment = run.experiment
         for field, text in violations(experiment):
@@ -155,9 +130,18 @@ def _attempt(
                 reason="EXPERIMENT_INVALID",
                 field=field,
             )
-        _use_threads(experiment.compute.threads)
+        compute = experiment.compute
+        if seat is None and compute.processes > 1:
+            command = [sys.executable, "-P", "-m", "qscope.execute", str(run.path)]
+            stop.allow(2 * GRACE_SECONDS)
+            with journal.lent():
+                return run_ranks(
+                    run, compute.processes, compute.threads, command, lambda: stop.requested, {EXIT_OK, EXIT_STOPPED}
+                )
+        if seat is None:
+            _use_threads(compute.threads)
         recipe = _find_recipe(experiment.WhichOneof("task"), recipes)
-        context = RunContext(run, journal, lambda: stop.requested)
+        context = _seated(run, journal, stop, seat) if seat else RunContext(run, journal, lambda: stop.requested)
         try:
             recipe(context)
         finally:
@@ -168,6 +152,18 @@ def _attempt(
     except BaseException as error:
         code, failure = _explain(error)
         return failed(code, **failure)
+
+
+def _seated(run: RunFolder, journal: Journal | None, stop: StopRequest, seat: Seat) -> RunContext:
+    """The context of one rank, once all are there and each has its device."""
+    from qscope.models.device import take_device
+    from qscope.runs import FollowerContext, RunContext
+
+    device = take_device(run.experiment.compute.device, seat.rank, seat.count)
+    ranks = seat.join(device.type)
+    if journal is None:
+        return FollowerContext(run, lambda: stop.requested, ranks, seat.folder / f"artifacts-{seat.rank}")
+    return RunContext(run, journal, lambda: stop.requested, ranks)
 
 
 def _explain(error: BaseException) -> tuple[int, dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qscope"
 FLOORS = [
-    {"errors", "v1"},
+    {"errors", "processes", "v1"},
     {"embedded", "text"},
     {"runs", "data", "models"},
     {"sae"},

@@ -31,6 +31,33 @@ def choose_device(device: Device) -> torch.device:
     return torch.device("cpu")
 
 
+def take_device(device: Device, rank: int, ranks: int) -> torch.device:
+    """As :func:`choose_device`, for one of several processes: on GPUs each has its own, which becomes its current one.
+
+    Raises:
+        UserError: fewer GPUs than processes (TOO_FEW_GPUS), or NO_GPU.
+    """
+    require_devices(device, ranks)
+    if choose_device(device).type == "cuda":
+        torch.cuda.set_device(rank)
+    return choose_device(device)
+
+
+def require_devices(device: Device, ranks: int) -> None:
+    """Refuses more processes than there are GPUs for them.
+
+    Raises:
+        UserError: TOO_FEW_GPUS or NO_GPU.
+    """
+    if choose_device(device).type == "cuda" and (found := torch.cuda.device_count()) < ranks:
+        raise UserError(
+            f"compute.processes is {ranks}, each needs a GPU of its own, and PyTorch sees {found}.",
+            remedy=f"Set compute.processes to {found} or less, or compute.device: cpu.",
+            reason="TOO_FEW_GPUS",
+            field="compute.processes",
+        )
+
+
 def use_threads(threads: int) -> int:
     """Sets PyTorch's CPU threads for this process (0 leaves its own choice) and returns their number."""
     if threads:

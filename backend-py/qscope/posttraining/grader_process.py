@@ -6,7 +6,6 @@ to standard error.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -30,14 +29,15 @@ from qscope.posttraining.graders import (
     Response,
     load,
 )
+from qscope.processes import die_with
 
-_PR_SET_PDEATHSIG = 1
 _DETAIL = 300
 
 
 def main(fd: int, parent: int, memory: int) -> None:
     """Loads the graders that the first message names, then answers one request after the other until there is none."""
-    _die_with(parent)
+    # The parent may be killed while a grader hangs.
+    die_with(parent)
     os.dup2(2, 1)
     os.set_inheritable(fd, False)
     # A scheduler's warning goes to every process of a job. The run decides when it stops; it closes the channel then.
@@ -87,14 +87,6 @@ def _told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return "".join(traceback.format_exception_only(error)).strip()[:_DETAIL] + where
-
-
-def _die_with(parent: int) -> None:
-    """Has the kernel end this process with its parent, who may be killed while a grader hangs. Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _limit_memory(limit: int) -> None:

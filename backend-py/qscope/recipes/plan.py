@@ -17,6 +17,7 @@ from qscope.recipes.eval_parts import reads_saved
 from qscope.recipes.plan_classify import plan_apply, plan_classify
 from qscope.recipes.plan_eval import AnswerPlan, plan_answers, plan_saved
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
+from qscope.recipes.plan_ranks import add_ranks, refuse_processes
 from qscope.recipes.plan_redundancy import plan_redundancy
 from qscope.recipes.plan_sft import plan_sft
 from qscope.recipes.plan_synthesis import plan_synthesis
@@ -57,6 +58,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
     """
     task, estimate = experiment.WhichOneof("task"), None
     answers: AnswerPlan | None = None
+    refuse_processes(experiment)
     device = choose_device(experiment.compute.device)
     if task == "eval_responses" and reads_saved(experiment.eval_responses):
         return _plan_without_model(experiment, Path(runs_folder))
@@ -92,6 +94,7 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         raise UserError("The experiment has no task.", remedy="Add train_sae, eval_sae or steer.", reason="NO_TASK")
     result.facts.insert(0, run_pb2.PlanFact(name="model", value=_describe(experiment.model, shape)))
     result.facts.insert(1, run_pb2.PlanFact(name="device", value=_device_name(device)))
+    add_ranks(result, experiment, device)
     result.memory_bytes = sum(item.bytes for item in result.memory)
     result.available_bytes = available_memory(device)
     result.fits = result.memory_bytes <= result.available_bytes

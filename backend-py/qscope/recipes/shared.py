@@ -117,6 +117,7 @@ def pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path
 
     Other runs end between two attempts; a resumed run whose names meant something new would mix two sets of SAEs. The
     answers stand in ``artifacts/places.json``, those inside the folder of runs relative to it, so that it may be moved.
+    Of several ranks the first looks; every rank has to ask.
 
     Args:
         context: the run.
@@ -129,6 +130,10 @@ def pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path
     Raises:
         UserError: what ``find`` raises; nothing is written then. What it found is no longer there (PINNED_GONE).
     """
+    return context.ranks.first(lambda: _pinned(context, at, find))
+
+
+def _pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path | str:
     known = _pins(context)
     if at not in known:
         place, runs = find(), context.folder.parent.resolve()

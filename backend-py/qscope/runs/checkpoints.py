@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from qscope.errors import UserError
 from qscope.runs.files import fsync_folder
+from qscope.runs.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,6 +127,35 @@ class Checkpoints:
         """Complete checkpoints, oldest first."""
         found = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{9,}", path.name)]
         return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+class SharedCheckpoints:
+    """The checkpoints of a run of several ranks, see :class:`Checkpoints`: rank 0 writes, all read the same one.
+
+    Args:
+        folder: holds the checkpoints.
+        ranks: this process among them.
+        own: on rank 0, the writer; no other rank has one.
+    """
+
+    def __init__(self, folder: Path, ranks: Ranks, own: Checkpoints | None) -> None:
+        assert (own is not None) == ranks.is_first
+        self.folder = folder
+        self._ranks, self._own = ranks, own
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+        """As :meth:`Checkpoints.save` on rank 0; on any other it does nothing, and what it is given may be empty.
+
+        It is not collective: nobody waits for the disk.
+        """
+        return self._own.save(step, tensors, state) if self._own else self.folder / f"step-{step:09d}"
+
+    def load_newest(self) -> Checkpoint | None:
+        """As :meth:`Checkpoints.load_newest`, and every rank gets the one that rank 0 chose. Collective."""
+        chosen = self._own.load_newest() if self._own else None
+        step = self._ranks.first(lambda: chosen.step if chosen else None)
+        # The tensors are mapped from the file: the ranks of a machine share its pages.
+        return chosen if chosen or step is None else _load(self.folder / f"step-{step:09d}")
 
 
 class _Damaged(Exception):

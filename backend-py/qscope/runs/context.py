@@ -12,10 +12,11 @@ from typing import NoReturn
 
 from google.protobuf import json_format
 
-from qscope.runs.checkpoints import Checkpoints
+from qscope.runs.checkpoints import Checkpoints, SharedCheckpoints
 from qscope.runs.files import replacing
 from qscope.runs.folder import RunFolder
 from qscope.runs.journal import Journal
+from qscope.runs.ranks import Ranks
 from qscope.runs.sinks import Sink, open_sinks
 from qscope.runs.violations import violations
 from qscope.v1.experiment_pb2 import Experiment
@@ -32,6 +33,7 @@ from qscope.v1.run_event_pb2 import (
     Progress,
     StateChanged,
 )
+from qscope.v1.sae_pb2 import MetricSinks
 
 _PROGRESS_SECONDS = 0.25
 _RATE_SECONDS = 10.0
@@ -64,13 +66,22 @@ class RunContext:
         run: the run folder, locked by this process.
         journal: the folder's journal.
         is_stopping: True once the process was asked to stop.
+        ranks: the processes of the run; by default this one alone. Those after the first are given a
+            :class:`~qscope.runs.follower.FollowerContext`.
 
     Raises:
         UserError: PACKAGE_MISSING when a metrics sink was asked for that is not installed.
     """
 
-    def __init__(self, run: RunFolder, journal: Journal, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        journal: Journal,
+        is_stopping: Callable[[], bool] = lambda: False,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    ) -> None:
         self.run = run
+        self.ranks = ranks
         self.experiment: Experiment = run.experiment
         self._journal = journal
         self._is_stopping = is_stopping
@@ -79,13 +90,15 @@ class RunContext:
         task_name = self.experiment.WhichOneof("task")
         task = getattr(self.experiment, task_name) if task_name else None
         settings = task.DESCRIPTOR.fields_by_name if task is not None else {}
-        self.checkpoints = Checkpoints(
-            run.checkpoints,
-            keep=max(1, task.checkpoint.keep) if "checkpoint" in settings else 2,
-            on_saved=self._checkpoint_written,
-            on_warning=self.warning,
-        )
-        self._sinks: list[Sink] = open_sinks(run, task.metrics) if "metrics" in settings else []
+        self.checkpoints = self._open_checkpoints(max(1, task.checkpoint.keep) if "checkpoint" in settings else 2)
+        self._sinks: list[Sink] = self._open_sinks(task.metrics) if "metrics" in settings else []
+
+    def _open_checkpoints(self, keep: int) -> Checkpoints | SharedCheckpoints:
+        own = Checkpoints(self.run.checkpoints, keep, self._checkpoint_written, self.warning)
+        return own if self.ranks.count == 1 else SharedCheckpoints(self.run.checkpoints, self.ranks, own)
+
+    def _open_sinks(self, settings: MetricSinks) -> list[Sink]:
+        return open_sinks(self.run, settings)
 
     @property
     def folder(self) -> Path:
@@ -159,8 +172,12 @@ class RunContext:
 
     @property
     def stop_requested(self) -> bool:
-        """True once the run was asked to stop: finish the step, save a checkpoint, call `stop`."""
-        if self._is_stopping() and not self._said_stopping:
+        """True once the run was asked to stop: finish the step, save a checkpoint, call `stop`.
+
+        With several ranks it is collective: true on all after the same step when one was asked. Each has to look
+        equally often.
+        """
+        if not self._said_stopping and self.ranks.any(self._is_stopping()):
             self._said_stopping = True
             request = self.run.cancel_request()
             why = request.reason if request else "stopped by the system"

@@ -6,6 +6,7 @@ experiment.json    the experiment as it runs, frozen (proto JSON)
 run.json           request id, verb, time, seed, versions
 events.jsonl       the journal (`journal.py`)
 run.log            standard output and error of the job
+rank-1.log         those of its second rank, and so on, where it has several
 process.json       the process of the newest attempt (`process.py`)
 cancel.json        a request to stop that process
 run.lock           locked while a process works in the folder
@@ -161,10 +162,14 @@ class RunFolder:
                 reason="EXPERIMENT_UNREADABLE",
             ) from error
 
-    def log_tail(self, lines: int = 20) -> list[str]:
-        """The last lines of the job's log, from its last 64 KiB."""
+    def rank_log(self, rank: int) -> Path:
+        """The log of a rank after the first, which has the run's."""
+        return self.path / f"rank-{rank}.log"
+
+    def log_tail(self, lines: int = 20, log: Path | None = None) -> list[str]:
+        """The last lines of the job's log (or of another), from its last 64 KiB."""
         try:
-            with open(self.log, "rb") as file:
+            with open(log or self.log, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - 65536))
                 return file.read().decode(errors="replace").splitlines()[-lines:]

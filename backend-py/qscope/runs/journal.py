@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        path = self._path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             self.last_sequence = 0
@@ -85,6 +90,15 @@ class Journal:
             if durable or message.HasField("state_changed") or message.HasField("checkpoint"):
                 os.fsync(self._descriptor)
             return message
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Leaves the journal to another process, which this one outlives, and takes it up again where that left it."""
+        self.close()
+        try:
+            yield
+        finally:
+            self._open()
 
     def close(self) -> None:
         """Releases the file; a second call does nothing."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qscope.errors import UserError
+from qscope.processes import stops_blocked
 from qscope.runs import CancelRequest, Journal, ProcessRecord, RunFolder, derive_state
 from qscope.runs.folder import ended
 from qscope.runs.journal import TERMINAL_STATES
 from qscope.runs.process import oom_kills
 from qscope.v1.run_event_pb2 import RUN_STATE_CANCELLED, StateChanged
 from qscope.v1.run_pb2 import Run
-from qscope.worker.spare import Spare, job_command, job_environment, stops_blocked
+from qscope.worker.spare import Spare, job_command, job_environment
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,8 @@ class Jobs:
                 await asyncio.sleep(0.01)
 
     def _begin(self, folder: RunFolder) -> subprocess.Popen[bytes]:
-        if _threads(folder) == 0:
+        if _suits_spare(folder):
             return self._spare.take(folder.path) or _spawn(folder)
-        # Libraries read the number of threads as they are imported: the spare has done so with the usual one.
         self._spare.decline()
         return _spawn(folder)
 
@@ -194,12 +194,16 @@ def _refuse_if_held(folder: RunFolder) -> None:
         pass
 
 
-def _threads(folder: RunFolder) -> int:
+def _suits_spare(folder: RunFolder) -> bool:
+    """Whether a process that has imported the libraries is the right one for a run."""
     try:
-        return folder.experiment.compute.threads
+        compute = folder.experiment.compute
     except UserError:
         # Unreadable: the job will say so.
-        return 0
+        return True
+    # Libraries read the number of threads as they are imported: the spare has done so with the usual one. And the
+    # process that starts several ranks computes nothing: their libraries are their own.
+    return compute.threads == 0 and compute.processes <= 1
 
 
 def _spawn(folder: RunFolder) -> subprocess.Popen[bytes]:

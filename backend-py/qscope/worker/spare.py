@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+from qscope.processes import stops_blocked
 
 
 class Spare:
@@ -84,16 +84,3 @@ def job_environment() -> dict[str, str]:
     and two runs of as many threads as cores then slow each other down eightfold. Alone, a run is as fast either way.
     """
     return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-
-
-@contextlib.contextmanager
-def stops_blocked() -> Iterator[None]:
-    """Blocks the stop signals of this thread, for a child to inherit.
-
-    The job opens the mask once its handlers stand: a stop that arrives while Python starts waits instead of killing.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from huggingface_hub import HfApi
 
 from qscope.recipes.shared import as_begun, pin_revision
+from qscope.runs import Ranks
 from qscope.v1.classify_pb2 import LabelledSource
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.redundancy_pb2 import BenchmarkSource, BenchRedundancy
@@ -25,7 +26,7 @@ def test_the_commit_is_looked_up_once(tmp_path, monkeypatch) -> None:
     def attempt():
         sources = [BenchmarkSource(name="a", source="some/rows", revision="v2"), BenchmarkSource(name="b", task="t")]
         experiment = Experiment(bench_redundancy=BenchRedundancy(benchmarks=sources))
-        context = SimpleNamespace(artifacts=tmp_path, folder=tmp_path / "run", experiment=experiment)
+        context = SimpleNamespace(artifacts=tmp_path, folder=tmp_path / "run", experiment=experiment, ranks=Ranks())
         begun = as_begun(context)
         for index, source in enumerate(experiment.bench_redundancy.benchmarks):
             pin_revision(context, source, f"bench_redundancy.benchmarks[{index}]")
@@ -43,7 +44,7 @@ def test_what_is_no_data_set_of_the_hub_is_left_alone(tmp_path, monkeypatch) -> 
         raise AssertionError(f"asked for {name}")
 
     monkeypatch.setattr(HfApi, "dataset_info", nobody)
-    context = SimpleNamespace(artifacts=tmp_path, folder=tmp_path / "run")
+    context = SimpleNamespace(artifacts=tmp_path, folder=tmp_path / "run", ranks=Ranks())
     (tmp_path / "clone").mkdir()
     sources = (
         LabelledSource(source="embedded"),

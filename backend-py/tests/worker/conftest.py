@@ -26,7 +26,9 @@ from qscope.v1 import inference_pb2, run_pb2, worker_pb2
 from qscope.v1.experiment_pb2 import Experiment
 
 _HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_HERE / "injected"), "OMP_NUM_THREADS": "1"}
+# The package of this checkout, also where several share one environment.
+_PATH = os.pathsep.join([str(_HERE / "injected"), str(_HERE.parents[1])])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": _PATH, "OMP_NUM_THREADS": "1"}
 
 
 def client(channel: grpc.Channel, service: Any) -> SimpleNamespace:
@@ -191,12 +193,13 @@ def execute() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """``execute(folder)``: a job process without a worker, writing to the folder's log."""
     children: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: RunFolder, **environment: str) -> subprocess.Popen[bytes]:
+    def start(folder: RunFolder, start_new_session: bool = False, **environment: str) -> subprocess.Popen[bytes]:
         with open(folder.log, "ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "qscope.execute", str(folder.path)],
                 stdout=log,
                 stderr=log,
+                start_new_session=start_new_session,
                 env=ENVIRONMENT | environment,
             )
         children.append(child)

@@ -143,7 +143,8 @@ def test_nothing_is_kept_that_was_not_asked_for():
     assert spare.take(Path("/nowhere")) is None
 
 
-_INJECTED = str(Path(__file__).parent / "injected")
+# The package of this checkout, also where several share one environment.
+_INJECTED = os.pathsep.join([str(Path(__file__).parent / "injected"), str(Path(__file__).parents[2])])
 
 
 def _spare_process(**environment: str) -> subprocess.Popen[bytes]:

@@ -100,3 +100,40 @@ def _done(context: RunContext) -> None:
     import torch
 
     context.metrics(1, {-1: {"threads": torch.get_num_threads()}})
+
+
+def _ranks(context: RunContext) -> None:
+    """Ranks that add their random walks; the model's revision may say which rank does what at step 3, as "1 bug"."""
+    import torch
+    import torch.distributed as dist
+
+    task, ranks = context.experiment.train_sae, context.ranks
+    context.metrics(0, {-1: {"threads": torch.get_num_threads(), "count": ranks.first(lambda: ranks.count)}})
+    generator = torch.Generator().manual_seed(context.seed_for(f"walk {ranks.rank}"))
+    step, walk = 0, torch.zeros(8)
+    if checkpoint := context.checkpoints.load_newest():
+        step, walk = checkpoint.step, checkpoint.tensors["walk"]
+        for _ in range(step):
+            torch.randn(8, generator=generator)
+    context.info(f"rank {ranks.rank} from step {step}")
+    who, _, what = context.experiment.model_options.revision.partition(" ")
+    while step < task.tokens:
+        if context.stop_requested:
+            steps = [torch.zeros((), dtype=torch.int64) for _ in range(ranks.count)]
+            dist.all_gather(steps, torch.tensor(step))
+            context.checkpoints.save(step, {"walk": walk}, {"steps": [int(each) for each in steps]})
+            context.stop(step)
+        if step == 3 and who in (str(ranks.rank), "all"):
+            globals()["_" + what.replace("-", "_")](context)
+        noise = torch.randn(8, generator=generator)
+        dist.all_reduce(noise)
+        walk = walk * 0.9 + noise
+        step += 1
+        context.metrics(step, {-1: {"norm": walk.norm().item()}})
+        time.sleep(task.batch_tokens / 1000)
+    (context.artifacts / "walk.txt").write_text(" ".join(map(str, walk.tolist())))
+    context.artifact("artifacts/walk.txt", "walk")
+
+
+def _leave_without_a_word(context: RunContext) -> None:
+    os._exit(0)

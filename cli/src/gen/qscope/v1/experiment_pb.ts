@@ -59,7 +59,7 @@ export type Compute = Message<"qscope.v1.Compute"> & {
   threads: number;
 
   /**
-   * Processes of the run; several run under torchrun. 0, in runs of before there was this field, is 1.
+   * Processes of the run, its ranks where there are several. 0, in runs of before there was this field, is 1.
    *
    * @generated from field: uint32 processes = 3;
    */
