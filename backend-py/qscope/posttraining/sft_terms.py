@@ -138,7 +138,7 @@ class KlTerm:
         assert made.logits_NV is not None
         with torch.no_grad(), self._without():
             before_BTV = self._start(**made.inputs, use_cache=False).logits
-        logp0_NV = torch.log_softmax(before_BTV[:, :-1][made.answer_BT[:, 1:]].float(), dim=-1)
+            logp0_NV = torch.log_softmax(before_BTV[:, :-1][made.answer_BT[:, 1:]].float(), dim=-1)
         logp_NV = torch.log_softmax(made.logits_NV.float(), dim=-1)
         total = (logp_NV.exp() * (logp_NV - logp0_NV)).sum()
         return self._weight * made.batch.scale * total, {"kl": (total, float(len(logp_NV)))}

@@ -18,6 +18,7 @@ from torch import nn
 from qscope.errors import UserError
 from qscope.models import LoadedModel
 from qscope.models.architectures import Decoder
+from qscope.models.resolve import quiet
 from qscope.v1.model_pb2 import PRECISION_AUTO, PRECISION_BFLOAT16, PRECISION_FLOAT32, ModelOptions
 from qscope.v1.posttraining_pb2 import TRAIN_METHOD_LORA, Lora, Trainable
 
@@ -209,7 +210,8 @@ def save_model(model: nn.Module, tokenizer: Any, folder: Path, output: Output, *
         whole = model.merge_and_unload() if adapters else model
         whole.config, whole.generation_config = output.config, output.generation
         whole.config.dtype = output.dtype
-        whole.to(output.dtype).save_pretrained(temporary, safe_serialization=True)
+        with quiet():
+            whole.to(output.dtype).save_pretrained(temporary, safe_serialization=True)
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from qscope.models import LoadedModel, load_model
 from qscope.posttraining.alarms import Alarm, AlarmBoard
 from qscope.posttraining.examples import Example
+from qscope.posttraining.feature_rows import FeatureRows
+from qscope.posttraining.sae_loss import HeldFeatures, SaeLoss
 from qscope.posttraining.sft_batches import Row, packed, rows_of
+from qscope.posttraining.sft_terms import SaeTerm
 from qscope.posttraining.sft_trainer import SftTrainer
 from qscope.posttraining.trainable import prepare
 from qscope.posttraining.training_order import step_count
@@ -171,3 +174,23 @@ def gradients_of(tuned: Tuned) -> dict[str, Tensor]:
     tuned.trainer.callback_handler.callbacks[-1].on_pre_optimizer_step = keep
     tuned.trainer.train_run()
     return found
+
+
+def held_tiny(layer: int, features: int = 3) -> HeldFeatures:
+    """Random features of the tiny model that stand for zh, with thresholds that about half the tokens exceed."""
+    noise = torch.Generator().manual_seed(200 + layer)
+    rows = FeatureRows(
+        layer,
+        tuple(range(features)),
+        20 * torch.randn(features, 32, generator=noise),
+        0.1 * torch.randn(features, generator=noise),
+    )
+    holds_GM = torch.ones(3, features, dtype=torch.bool)
+    holds_GM[LANGUAGES["zh"]] = False
+    alpha_GM = 0.3 * torch.randn(3, features, generator=noise)
+    return HeldFeatures(rows, torch.zeros(features, dtype=torch.int64), alpha_GM, holds_GM)
+
+
+def sae_term(weight: float = 0.5, layers: tuple[int, ...] = (1, 3), **options: Any) -> Callable[..., SaeTerm]:
+    """For ``tune``: the SAE loss on random features."""
+    return lambda loaded, model: SaeTerm(SaeLoss([held_tiny(layer) for layer in layers], weight=weight, **options))
