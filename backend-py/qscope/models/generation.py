@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from qscope.errors import UserError
+from qscope.models.draws import draws
 from qscope.models.forward_tokens import ForwardTokens
 from qscope.models.hooks import ResidualEdits, TokenEdit
 from qscope.models.loading import LoadedModel
@@ -224,8 +225,7 @@ class Generation:
             scores_BV = logits_BV
             for warper in self._warpers:
                 scores_BV = warper(None, scores_BV)
-            # argmax(scores + Gumbel noise) is a draw from softmax(scores) (Gumbel-max).
-            tokens_B = (scores_BV + self._gumbel(logits_BV)).argmax(-1)
+            tokens_B = draws(scores_BV, [self._generators[row] for row in self._running])
         told_BV = logits_BV if self._logprobs_at == 1 else logits_BV / self._logprobs_at
         logprobs = (told_BV.gather(1, tokens_B[:, None])[:, 0] - told_BV.logsumexp(-1)).tolist()
         if not all(map(math.isfinite, logprobs)):
@@ -235,13 +235,6 @@ class Generation:
                 reason="MODEL_NOT_FINITE",
             )
         return tokens_B.tolist(), logprobs
-
-    def _gumbel(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        noise_BV = torch.empty_like(logits_BV)
-        for index, row in enumerate(self._running):
-            noise_BV[index].exponential_(generator=self._generators[row])
-        # Exactly zero would be an infinite score.
-        return -noise_BV.clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
 
 def context_length(loaded: LoadedModel) -> int:

@@ -66,7 +66,9 @@ def answer(
     Raises:
         Stopped: when asked to stop.
     """
-    generation = Generation(loaded, [one.prompt.ids for one in asked], sampling, [noise(one) for one in asked])
+    generation = Generation(
+        loaded, [one.prompt.ids for one in asked], sampling, [noise(one) for one in asked], drop_ended=True
+    )
     ids: list[list[int]] = [[] for _ in asked]
     cut_off, running = [False] * len(asked), set(range(len(asked)))
     streams = [TextStream(loaded.tokenizer, sampling.stop) for _ in asked] if sampling.stop else []
