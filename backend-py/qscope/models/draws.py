@@ -1,8 +1,8 @@
 """Draws of tokens: the largest of score plus Gumbel noise, row by row from a generator of its own.
 
 argmax(scores + Gumbel noise) is a draw from softmax(scores) (Gumbel-max). The noise is -log(E) of an exponential E, one
-number for each token of the vocabulary; beside a small model its logarithms cost as much as the model. Most can be spared:
-a token whose score is far below the best sum wins only with an E near 0, and E = -log(1 - u) >= u.
+number for each token of the vocabulary; beside a small model its logarithms cost as much as the model. Most of them can
+be spared: a token whose score is far below the best sum wins only with an E near 0, and E = -log(1 - u) >= u.
 """
 
 from __future__ import annotations
