@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
 from qscope.errors import UserError
 from qscope.models import LoadedModel
 from qscope.steering.groups import change_of
@@ -16,9 +13,6 @@ from qscope.steering.saes import Saes
 from qscope.steering.scales import Scales
 from qscope.v1 import steering_pb2 as pb
 from qscope.v1.features_pb2 import FeatureSet
-
-#: A control's features are drawn from this many that fire about as often.
-NEIGHBOURS = 16
 
 #: Features by layer.
 Chosen = Mapping[int, Sequence[int]]
@@ -103,35 +97,3 @@ def steering_of(
         length = change_of([edit]).norm()
         edits.append(dataclasses.replace(edit, strength_M=edit.strength_M * (strength * norms[edit.layer] / length)))
     return dataclasses.replace(resolved, edits=tuple(edits))
-
-
-def equally_active(rate_F: Tensor, features: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Other features that fire about as often, one for each, drawn among the nearest in rate.
-
-    Args:
-        rate_F: share of tokens at which each feature fires.
-        features: those to be replaced.
-        generator: draws.
-
-    Raises:
-        UserError: no other feature fires at all (CONTROL_MEANINGLESS).
-    """
-    taken, drawn = set(features), []
-    for feature in features:
-        # Rates span decades: half as often is as far away as twice as often.
-        distance_F = (rate_F.log() - rate_F[feature].clamp_min(1e-9).log()).abs()
-        # A feature that never fires has a direction nobody trained.
-        distance_F[rate_F == 0] = torch.inf
-        distance_F[list(taken)] = torch.inf
-        near = distance_F.argsort(stable=True)[:NEIGHBOURS]
-        near = near[distance_F[near].isfinite()]
-        if len(near) == 0:
-            raise UserError(
-                "The SAE has no other feature that fires, so there is none to compare with.",
-                remedy="Leave the control random_features out.",
-                reason="CONTROL_MEANINGLESS",
-            )
-        chosen = int(near[torch.randint(len(near), (1,), generator=generator)])
-        taken.add(chosen)
-        drawn.append(chosen)
-    return drawn

@@ -111,7 +111,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
         steps: StepMaker,
         objective: Objective,
         *,
-        before: Callable[[int], None] = lambda step: None,
+        before: Callable[[], None] = lambda: None,
         made: Callable[[MadeStep], None] = lambda made: None,
         after: Callable[[int], None] = lambda step: None,
         grader_failure_share: float = 1.0,
@@ -123,7 +123,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
         Args:
             steps: makes the rollouts of every step.
             objective: what the gradient is of.
-            before: called before the rollouts of a step are made, with the steps done; strengths are found there.
+            before: called once before the first step of a run; strengths are found there.
             made: told what was made, to be written down.
             after: called after each update; evaluation is done there.
             grader_failure_share: share of rollouts that graders fail on, above which a step shows that sign.
@@ -153,9 +153,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> list[dict[str, Any]]:
         """The micro-batches of the rollouts of a step. ``inputs``, rows of the place holder, are not looked at."""
-        step = self.state.global_step
-        self._before(step)
-        made = self._steps.make(step)
+        made = self._steps.make(self.state.global_step)
         batches = self._with_old(self._split(made))
         self._tell(made)
         self._made(made)
@@ -271,6 +269,10 @@ class RlTrainer(RunTrainer, GRPOTrainer):
             self.alarms.seen("dead_signal", signs.verified == 0, f"strength {rare.strength:g}")
         self.alarms.seen("grader_failures", signs.ungraded > self._failure_share * signs.rollouts, failures(sums))
 
+    def before_steps(self) -> None:
+        """What the recipe does before the first step."""
+        self._before()
+
     def after_step(self, step: int) -> None:
         """Seconds of training, the alarm of collapse, and what the recipe does after a step."""
         self.add_metric("seconds_training", time.perf_counter() - self._begun - self._spent)
@@ -299,7 +301,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
             for number, inputs in enumerate(self._buffered_inputs):
                 tokens = inputs["batch"].tokens
                 held |= {f"{number}.{name}": part.cpu() for name, part in inputs.items() if isinstance(part, Tensor)}
-        ranks = _gathered((held, self._steps.state()))
+        ranks = gathered((held, self._steps.state()))
         tensors = {f"{rank}.{name}": part for rank, (parts, _) in enumerate(ranks) for name, part in parts.items()}
         ours = {"tokens": tokens, "looping": self._looping}
         return tensors, {"rl": ours, "steps": [steps for _, steps in ranks], "own": self._own_state()}
@@ -322,7 +324,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
                 self._buffered_inputs[int(number)][field_name] = part.to(self.accelerator.device)
 
 
-def _gathered(own: Any) -> list[Any]:
+def gathered(own: Any) -> list[Any]:
     """What every rank holds."""
     if not (dist.is_available() and dist.is_initialized()):
         return [own]

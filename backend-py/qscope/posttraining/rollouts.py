@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from qscope.errors import Stopped
 from qscope.models import LoadedModel
 from qscope.models.generation import Generation, TextStream
@@ -84,6 +86,7 @@ class Sampler:
         loaded: the model.
         sampling: every field counts, see the module's head.
         rows: rollouts written side by side; 0 takes all at once.
+        autocast: whether products are computed in bfloat16, as a trainer of float32 weights does.
         should_stop: asked before every token.
     """
 
@@ -93,10 +96,12 @@ class Sampler:
         sampling: Sampling,
         *,
         rows: int = 0,
+        autocast: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loaded, self.sampling = loaded, sampling
         self._rows, self._should_stop = rows, should_stop
+        self._autocast = torch.autocast(loaded.device.type, torch.bfloat16, enabled=autocast)
 
     def __call__(
         self, requests: Sequence[Request], *, steered: Steered | None = None, max_tokens: int = 0
@@ -121,7 +126,7 @@ class Sampler:
         order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt), number))
         made: dict[int, Rollout] = {}
         rows = self._rows or max(1, len(order))
-        with _reading(self.loaded):
+        with _reading(self.loaded), self._autocast:
             for start in range(0, len(order), rows):
                 numbers = order[start : start + rows]
                 batch = self._batch([requests[number] for number in numbers], sampling, steered)

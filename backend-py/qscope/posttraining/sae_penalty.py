@@ -21,7 +21,7 @@ from qscope.models import LoadedModel, capture_residuals
 from qscope.posttraining.feature_rows import FeatureRows
 from qscope.posttraining.sae_loss import FeatureReduction
 
-AT = "rl.sae_penalty"
+AT = "rl.sae_penalty.reward"
 
 WARNING = (
     "sae_penalty mode reward also punishes harmless repetition: repetition features fire when an answer echoes the "

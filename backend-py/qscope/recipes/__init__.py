@@ -22,5 +22,6 @@ RECIPES: dict[str, str] = {
     "apply_classifier": "qscope.recipes.apply_classifier:run",
     "synthesize": "qscope.recipes.synthesize:run",
     "sft": "qscope.recipes.sft:run",
+    "rl": "qscope.recipes.rl:run",
     "eval_responses": "qscope.recipes.eval_responses:run",
 }

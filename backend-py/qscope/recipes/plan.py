@@ -19,6 +19,7 @@ from qscope.recipes.plan_eval import AnswerPlan, plan_answers, plan_saved
 from qscope.recipes.plan_features import FEATURE_TASKS, plan_features
 from qscope.recipes.plan_ranks import add_ranks, refuse_processes
 from qscope.recipes.plan_redundancy import plan_redundancy
+from qscope.recipes.plan_rl import plan_rl
 from qscope.recipes.plan_sft import plan_sft
 from qscope.recipes.plan_synthesis import plan_synthesis
 from qscope.recipes.plan_words import bytes_text as _size
@@ -80,6 +81,9 @@ def plan(experiment: experiment_pb2.Experiment, runs_folder: str, *, timed: bool
         result = estimate.planned
     elif task == "sft":
         estimate = plan_sft(experiment, shape, device, Path(runs_folder))
+        result = estimate.planned
+    elif task == "rl":
+        estimate = plan_rl(experiment, shape, device, Path(runs_folder))
         result = estimate.planned
     elif task == "eval_responses":
         answers = plan_answers(experiment, shape)
@@ -348,6 +352,12 @@ def _how_to_fit(experiment: experiment_pb2.Experiment, shape: ModelShape, planne
         return "Lower steer.batch_rows or steer.sampling.max_tokens, or use a smaller model."
     if task in FEATURE_TASKS:
         return f"Name fewer layers in {task}.layers, or lower {task}.model_batch_tokens."
+    if task == "rl":
+        return (
+            "Lower rl.micro_batch_rows, rl.generation_rows or rl.sampling.max_tokens, set "
+            "rl.trainable.gradient_checkpointing or method: lora, or share the model among processes with "
+            "compute.sharding: fsdp2."
+        )
     if task == "sft":
         return (
             "Lower sft.micro_batch_rows and raise sft.accumulate as much, set sft.trainable.gradient_checkpointing or "

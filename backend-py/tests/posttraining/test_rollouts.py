@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from qscope.errors import Stopped, UserError
 from qscope.models import logits_of
 from qscope.models.generation import Generation
 from qscope.models.hooks import ResidualEdits
-from qscope.posttraining.loop_steering import best_features, equally_active, named_features, steering_of
+from qscope.posttraining.loop_steering import best_features, named_features, steering_of
 from qscope.posttraining.repetition import repetition_of
 from qscope.posttraining.rollouts import Request, Sampler, Steered
 from qscope.steering.batch import SteeredBatch
@@ -184,22 +183,3 @@ def test_the_best_features_are_those_of_the_layer_with_the_best_of_all():
     with pytest.raises(UserError):
         best_features(FeatureSet(), 1, at="rl")
     assert named_features(["2/9", "1/4", "2/3"]) == {1: [4], 2: [9, 3]}
-
-
-def test_a_control_takes_features_that_fire_as_often():
-    noise = np.random.default_rng(0)
-    rate_F = torch.tensor(10 ** noise.uniform(-4, -1, 400))
-    rate_F[::7] = 0
-    wanted = [1, 2, 3]
-    nearest = {f: sorted(range(400), key=lambda one: abs(float((rate_F[one] / rate_F[f]).log()))) for f in wanted}
-    seen = set()
-    for seed in range(40):
-        drawn = equally_active(rate_F, wanted, torch.Generator().manual_seed(seed))
-        assert len({*drawn, *wanted}) == 6
-        for feature, other in zip(wanted, drawn, strict=True):
-            assert other in nearest[feature][:20]
-            assert rate_F[other] > 0
-        seen.add(drawn[0])
-    assert len(seen) > 5
-    with pytest.raises(UserError):
-        equally_active(torch.tensor([0.5, 0.0]), [0], torch.Generator())
