@@ -1,8 +1,9 @@
 // What the experiments of this folder do alike: run qscope, find what it wrote, average.
-import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFile, execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
@@ -42,7 +43,42 @@ export class Lab {
     make();
     return this.newest(`${name}-`);
   }
+
+  /**
+   * As `once`, for runs side by side: `qscope ...verb` with the given files, the last of which names the run. What only a
+   * resumed run would need is removed.
+   */
+  async start(name, result, verb, ...files) {
+    const done = () =>
+      readdirSync(this.folder).find(
+        (folder) => folder.startsWith(`${name}-`) && existsSync(path.join(this.folder, folder, result)),
+      );
+    if (!done()) {
+      const all = [path.join(root, 'cli/bin/qscope.js'), ...verb, ...files, '--runs-dir', this.folder, '--quiet'];
+      await promisify(execFile)('node', all, { cwd: root });
+      rmSync(path.join(this.folder, done(), 'checkpoints'), { recursive: true, force: true });
+    }
+    return path.join(this.folder, done());
+  }
 }
+
+/** Does `work` for every item, so many at a time, in order. */
+export async function each(items, atOnce, work) {
+  const waiting = [...items];
+  const worker = async () => {
+    for (let item = waiting.shift(); item !== undefined; item = waiting.shift()) await work(item);
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+}
+
+/** The project's Python. */
+export const python = path.join(
+  root,
+  'backend-py',
+  '.venv',
+  process.platform === 'win32' ? 'Scripts' : 'bin',
+  'python',
+);
 
 export const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
 export const readLines = (file) =>
@@ -72,6 +108,14 @@ export const numbers = (text) => text.split(',').map(Number);
 export const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length;
 export const sd = (list) =>
   list.length < 2 ? Number.NaN : Math.sqrt(list.reduce((sum, x) => sum + (x - mean(list)) ** 2, 0) / (list.length - 1));
+/** Wilson's interval, 95 %, of `count` of `n`. */
+export function wilson(count, n) {
+  const z = 1.959964;
+  const share = count / n;
+  const middle = (share + z ** 2 / (2 * n)) / (1 + z ** 2 / n);
+  const half = (z / (1 + z ** 2 / n)) * Math.sqrt((share * (1 - share)) / n + z ** 2 / (4 * n ** 2));
+  return [middle - half, middle + half];
+}
 /** Shares as "mean ± standard deviation", in percent. */
 export const percent = (list) =>
   list.length ? `${(100 * mean(list)).toFixed(0)} ± ${(100 * sd(list)).toFixed(0)}` : '';
