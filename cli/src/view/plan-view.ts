@@ -8,12 +8,7 @@ import { table } from './table.js';
 export function planLines(plan: Plan, options: SampleOptions): string[] {
   const { facts, memory, memoryBytes, availableBytes, fits, seconds, timeBasis, diskBytes, diskAvailableBytes } = plan;
   const width = Math.max(0, ...facts.map(({ name }) => name.length));
-  const indent = ' '.repeat(width + 2);
-  const lines = facts.flatMap(({ name, value }) =>
-    wrap(value, Math.max(20, options.width - indent.length)).map((line, index) =>
-      index === 0 ? `${name.padEnd(width)}  ${line}` : indent + line,
-    ),
-  );
+  const lines = facts.flatMap(({ name, value }) => named(name, value, width + 2, options.width));
   if (plan.samples.length > 0) lines.push('', ...sampleLines(plan.samples, options));
   const verdict = fits ? 'fits' : 'DOES NOT FIT';
   lines.push(
@@ -28,10 +23,16 @@ export function planLines(plan: Plan, options: SampleOptions): string[] {
     ),
     verdict,
     '',
-    seconds < 0 ? `time    unknown: ${timeBasis}` : `time    about ${spell(seconds)} (${timeBasis})`,
+    ...named('time', seconds < 0 ? `unknown: ${timeBasis}` : `about ${spell(seconds)} (${timeBasis})`, 8, options.width),
     `disk    up to ${bytes(Number(diskBytes))} of ${bytes(Number(diskAvailableBytes))} free`,
   );
   if (plan.warnings.length > 0)
     lines.push('', ...plan.warnings.flatMap((text) => wrap(`warning: ${text}`, options.width)));
   return lines;
+}
+
+/** A name and its value from a column on, in as many lines as it takes. */
+function named(name: string, value: string, column: number, width: number): string[] {
+  const [first = '', ...others] = wrap(value, Math.max(20, width - column));
+  return [name.padEnd(column) + first, ...others.map((line) => ' '.repeat(column) + line)];
 }
