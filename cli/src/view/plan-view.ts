@@ -23,7 +23,12 @@ export function planLines(plan: Plan, options: SampleOptions): string[] {
     ),
     verdict,
     '',
-    ...named('time', seconds < 0 ? `unknown: ${timeBasis}` : `about ${spell(seconds)} (${timeBasis})`, 8, options.width),
+    ...named(
+      'time',
+      seconds < 0 ? `unknown: ${timeBasis}` : `about ${spell(seconds)} (${timeBasis})`,
+      8,
+      options.width,
+    ),
     `disk    up to ${bytes(Number(diskBytes))} of ${bytes(Number(diskAvailableBytes))} free`,
   );
   if (plan.warnings.length > 0)
