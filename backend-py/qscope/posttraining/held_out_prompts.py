@@ -43,14 +43,14 @@ class Evaluated:
     def numbers(self) -> dict[str, float]:
         """For the log."""
         found = {
-            "eval_repeat_ratio": self.repeat.value,
-            "eval_repeat_low": self.repeat.low,
-            "eval_repeat_high": self.repeat.high,
-            "eval_clipped_ratio": self.clipped.value,
-            "eval_repeated_3grams": self.repeated_3grams,
+            "held_out_repeat_ratio": self.repeat.value,
+            "held_out_repeat_low": self.repeat.low,
+            "held_out_repeat_high": self.repeat.high,
+            "held_out_clipped_ratio": self.clipped.value,
+            "held_out_repeated_3grams": self.repeated_3grams,
         }
         if self.accuracy.n:
-            found["eval_accuracy"] = self.accuracy.value
+            found["held_out_accuracy"] = self.accuracy.value
         return found
 
     def as_dict(self) -> dict[str, Any]:

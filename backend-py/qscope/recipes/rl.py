@@ -290,7 +290,7 @@ class _Run:
         if self._rank == 0 and self.evaluated:
             path = self.context.artifacts / EVALUATION
             write_json(path, [one.as_dict() for one in self.evaluated])
-            self.context.artifact(path, kind="evaluation", description="responses to held-out prompts, by step")
+            self.context.artifact(path, kind="held-out-responses", description="responses to held-out prompts, by step")
 
     def _write_calibrations(self) -> None:
         if self._rank == 0 and self.rare is not None and len(self.rare.calibrations) != self._written:

@@ -16,8 +16,8 @@ const POINTS = 400;
 /** Points of all curves together at most: what keeps the page of a model with many layers at a few hundred kilobytes. */
 const ALL_POINTS = 11_000;
 const FEWEST = 40;
-/** It grows with the step. */
-const HIDDEN = new Set(['tokens']);
+/** One grows with the step; the ends of an interval are the band of the recipe's own plot. */
+const HIDDEN = new Set(['tokens', 'held_out_repeat_low', 'held_out_repeat_high']);
 /** Their distance from zero is what counts; on an axis of its own the noise of an L0 that keeps to k would fill the plot. */
 const FROM_ZERO = new Set([
   ...['fvu', 'l0', 'dead_share', 'loss', 'aux_loss', 'tokens_per_second', 'learning_rate'],
