@@ -8,6 +8,7 @@ their libraries; ``tests/posttraining/test_trainer_contract.py`` says what each 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -60,7 +61,6 @@ class RunTrainer:
         self._checkpoint_every = checkpoint_every
         self._facts = json.loads(json.dumps(dict(facts or {})))
         self._resumed: Checkpoint | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="qscope-trainer-")
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
         self._tokens_seen = 0
@@ -172,10 +172,8 @@ class RunTrainer:
         }
         # Their history of logs would grow with every step; the journal has it.
         self.state.log_history = []
-        state_file = Path(self._scratch.name, f"{self.args.process_index}.json")
-        self.state.save_to_json(str(state_file))
         state = {
-            "trainer": json.loads(state_file.read_text(encoding="utf-8")),
+            "trainer": dataclasses.asdict(self.state),
             "scheduler": self.lr_scheduler.state_dict(),
             "groups": groups,
             "generators": generators,
