@@ -157,7 +157,8 @@ def _sae_arm(context: RunContext, task: Sft, loaded: LoadedModel, rows: list[Exa
     if options.exclude_target:
         refuse_nothing_held(tagged, targets)
     if drawn:
-        found = _drawn(context, loaded, rows, found, saes, options, languages)
+        # Measured by one rank: on a GPU two would not agree to the last digit.
+        found = context.ranks.first(partial(_drawn, context, loaded, rows, found, saes, options, languages))
         held, languages = _held(options, found, saes)
     official = options.preset == SAE_LOSS_PRESET_OFFICIAL_CODE
     loss = SaeLoss(
