@@ -39,7 +39,7 @@ def find_loop(
         max_period: longest period looked for.
         anywhere: the loop need not reach the end of the sequence; the longest stretch of a period counts.
     """
-    for period in range(1, min(max_period, len(ids_T) // repetitions) + 1):
+    for period in _periods(ids_T, min(max_period, len(ids_T) // repetitions), anywhere or repetitions < 2):
         equal = ids_T[period:] == ids_T[:-period]
         # Between two breaks lies a run of tokens that equal those a period before.
         breaks = np.concatenate([[-1], np.flatnonzero(~equal), [len(equal)]])
@@ -50,6 +50,13 @@ def find_loop(
             # Counted from its beginning: what is looked for is the true first time against the last.
             return Loop(int(breaks[longest]) + 1, period, stretch // period)
     return None
+
+
+def _periods(ids_T: np.ndarray, most: int, every: bool) -> Sequence[int]:
+    """Periods up to ``most`` that are worth a look: at the end, the last token is also the one a period before it."""
+    if every or most < 1:
+        return range(1, most + 1)
+    return (np.flatnonzero(ids_T[-2 : -most - 2 : -1] == ids_T[-1]) + 1).tolist()
 
 
 def repeated_ngrams(tokens: Sequence[int], n: int) -> float:
