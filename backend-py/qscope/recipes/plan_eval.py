@@ -9,8 +9,9 @@ from qscope.models import ModelShape, load_tokenizer
 from qscope.posttraining.evaluating import refuse_unmeasurable
 from qscope.posttraining.examples import samples
 from qscope.recipes.eval_parts import places_of, prompts_for, saved_of
+from qscope.text.loops import MIN_TOKENS
 from qscope.v1 import run_pb2
-from qscope.v1.eval_pb2 import EvalResponses, ResponseMeasure
+from qscope.v1.eval_pb2 import RESPONSE_MEASURE_REPEAT, EvalResponses, ResponseMeasure
 from qscope.v1.experiment_pb2 import Experiment
 
 _FLOAT32 = 4
@@ -110,6 +111,11 @@ def plan_answers(experiment: Experiment, shape: ModelShape) -> AnswerPlan:
         disk_bytes=tokens * _BYTES_OF_TOKEN + count * 256 + (1 << 20),
         samples=samples(prompts.items, tokenizer),
     )
+    if RESPONSE_MEASURE_REPEAT in task.measures and task.sampling.max_tokens < MIN_TOKENS:
+        planned.warnings.append(
+            f"No response of {task.sampling.max_tokens} tokens can be endless: a loop takes {MIN_TOKENS}. "
+            f"Raise eval_responses.sampling.max_tokens."
+        )
     return AnswerPlan(planned, -(-count // task.batch_rows) * task.sampling.max_tokens, tokens)
 
 

@@ -482,4 +482,7 @@ def test_the_plan_counts_what_would_be_written(asking, tmp_path) -> None:
     assert facts["tokens"] == "up to 144 generated"
     assert planned.fits
     assert planned.samples[0].right_answer == "3"
+    assert planned.warnings == [
+        "No response of 12 tokens can be endless: a loop takes 64. Raise eval_responses.sampling.max_tokens."
+    ]
     assert plan(asking(), str(tmp_path)).seconds > 0
