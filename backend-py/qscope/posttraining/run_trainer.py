@@ -23,7 +23,8 @@ from torch import Tensor
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from qscope.errors import UserError
-from qscope.posttraining import trainer_state
+from qscope.models.architectures import Decoder
+from qscope.posttraining import sharding, trainer_state
 from qscope.posttraining.alarms import AlarmBoard
 from qscope.runs import RunContext
 from qscope.runs.checkpoints import Checkpoint
@@ -69,6 +70,16 @@ class RunTrainer:
             self.remove_callback(shown)
         self.add_callback(_AtSteps(self))
 
+    def divide(self, decoder: Decoder) -> None:
+        """Divides the model among the ranks (FSDP2), before it trains. Collective.
+
+        accelerate is told that the model is prepared: it would replicate it, or refuse one that is divided.
+        """
+        sharding.divide(self.model, decoder)
+        # What is left of preparing a model: products in bfloat16.
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        self.model._is_accelerate_prepared = True
+
     # -- what a subclass uses ------------------------------------------------------------------------------------
 
     def extra_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,12 +110,7 @@ class RunTrainer:
 
     def stop_asked(self) -> bool:
         """Whether any rank was asked to stop; all of them leave after the same step. Collective."""
-        asked = self.run_context.stop_requested
-        if dist.is_available() and dist.is_initialized():
-            flag = torch.tensor(int(asked), device=self.args.device)
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            return bool(flag)
-        return asked
+        return self.run_context.stop_requested
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of the whole run at a step, at once."""

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from qscope.errors import UserError
@@ -68,15 +69,23 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """``optimizer.<moment>.<name>`` and the settings of parameter groups. Collective, as :func:`model_tensors`."""
+    """``optimizer.<moment>.<name>`` and the settings of parameter groups. Collective, as :func:`model_tensors`.
+
+    Of several ranks the first is given them, the others nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # A pass without a backward one, on held-out rows, leaves the whole weights of the root in the place of
+            # this rank's part, which the optimiser knows.
+            module.reshard()
     options = StateDictOptions(full_state_dict=True, cpu_offload=_shared())
     state = get_optimizer_state_dict(model, optimizer, options=options)
     tensors = {
         f"{_MOMENTS}.{moment}.{name}": torch.as_tensor(value)
-        for name, moments in state["state"].items()
+        for name, moments in state.get("state", {}).items()
         for moment, value in moments.items()
     }
-    return tensors, state["param_groups"]
+    return tensors, state.get("param_groups", [])
 
 
 def load_optimizer(

@@ -11,8 +11,8 @@ from qscope.v1.experiment_pb2 import SHARDING_FSDP2, Experiment
 
 #: Verbs whose work is divided; what others compute is not worth a second model.
 _WITH_RANKS = frozenset({"sft", "rl"})
-#: What FSDP2 divides among ranks, by the beginning of its name in a plan.
-_DIVIDED = ("model", "adapters", "gradients", "Adam moments")
+#: What FSDP2 divides among ranks, by its name in a plan.
+_DIVIDED = frozenset({"model", "adapters", "gradients", "Adam moments"})
 
 
 def refuse_processes(experiment: Experiment) -> None:
@@ -53,6 +53,10 @@ def add_ranks(planned: run_pb2.Plan, experiment: Experiment, device: torch.devic
     how = "each holds a part of the model (FSDP2)" if divided else "each holds the model (DDP)"
     over = "NCCL, a GPU each" if device.type == "cuda" else "gloo, memory is that of all"
     planned.facts.append(run_pb2.PlanFact(name="processes", value=f"{count}, {how}; {over}"))
+    if not divided:
+        # DDP keeps a second copy, in which they travel.
+        gradients = sum(item.bytes for item in planned.memory if item.name == "gradients")
+        planned.memory.append(run_pb2.MemoryItem(name="gradients on their way", bytes=gradients))
     for item in planned.memory:
-        share = count if divided and item.name.startswith(_DIVIDED) else 1
+        share = count if divided and item.name in _DIVIDED else 1
         item.bytes = item.bytes * (1 if device.type == "cuda" else count) // share

@@ -94,14 +94,14 @@ def _size(experiment: Experiment, found: Examples) -> _Size:
     task = experiment.sft
     lengths = [len(row.ids) for row in found.items]
     rows = math.ceil(sum(lengths) / task.context) if task.packing else len(lengths)
-    per_step = task.micro_batch_rows * task.accumulate * experiment.compute.processes
+    per_step = task.micro_batch_rows * task.accumulate * max(1, experiment.compute.processes)
     longest = task.context if task.packing else max(lengths)
     return _Size(
         step_count(rows, steps=task.steps, epochs=task.epochs, rows_per_step=per_step),
         per_step,
         sum(lengths) / rows,
         task.micro_batch_rows * longest,
-        experiment.compute.processes,
+        max(1, experiment.compute.processes),
     )
 
 

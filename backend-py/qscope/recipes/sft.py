@@ -15,6 +15,7 @@ from qscope.posttraining.examples import Examples, read_examples
 from qscope.posttraining.sae_loss import UNTAGGED
 from qscope.posttraining.sft_batches import Row, packed, rows_of
 from qscope.posttraining.sft_trainer import SftTrainer
+from qscope.posttraining.sharding import whole
 from qscope.posttraining.trainable import Output, count_parameters, formats_of, prepare, save_model, with_format
 from qscope.posttraining.training_order import step_count
 from qscope.posttraining.tuning import trainer_arguments
@@ -24,6 +25,8 @@ from qscope.recipes.sft_report import sft_report
 from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
+from qscope.v1.experiment_pb2 import SHARDING_FSDP2
+from qscope.v1.model_pb2 import ModelOptions
 from qscope.v1.posttraining_pb2 import Alarms
 from qscope.v1.sft_pb2 import Sft
 
@@ -65,8 +68,19 @@ def run(context: RunContext) -> None:
     held_out = _held_out_rows(context, task, loaded)
     if held_out:
         trainer.hold_out(held_out, every=task.evaluate_every)
+    if experiment.compute.sharding == SHARDING_FSDP2:
+        trainer.divide(loaded.decoder)
     steps = trainer.train_run()
-    _export(context, task, loaded, model, output, trainer, arm, found, steps)
+    trained = whole(model, lambda: _untrained(context, options), wanted=context.ranks.is_first)
+    if trained is not None and context.ranks.is_first:
+        _export(context, task, loaded, trained, output, trainer, arm, found, steps)
+
+
+def _untrained(context: RunContext, options: ModelOptions) -> Any:
+    """The model as it was before it was divided among ranks."""
+    experiment, trainable = context.experiment, context.experiment.sft.trainable
+    loaded = load_model(experiment.model, options)
+    return prepare(loaded, trainable, seed=context.seed_for("adapters"), at=f"{AT}.trainable")
 
 
 def _own_dtype(name: str, options: Any, loaded: LoadedModel) -> Any:
@@ -114,7 +128,7 @@ def _trainer(
 ) -> SftTrainer:
     import torch
 
-    per_step = task.micro_batch_rows * task.accumulate * context.experiment.compute.processes
+    per_step = task.micro_batch_rows * task.accumulate * context.ranks.count
     steps = step_count(len(rows), steps=task.steps, epochs=task.epochs, rows_per_step=per_step)
     counts = count_parameters(model)
     context.info(f"training {counts.trained:,} of {counts.total:,} parameters for {steps:,} steps")

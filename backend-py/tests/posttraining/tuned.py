@@ -21,13 +21,14 @@ from qscope.posttraining.sft_trainer import SftTrainer
 from qscope.posttraining.trainable import prepare
 from qscope.posttraining.training_order import step_count
 from qscope.posttraining.tuning import trainer_arguments
-from qscope.runs import RunStopped
-from qscope.runs.checkpoints import Checkpoints
+from qscope.runs import Ranks, RunStopped
+from qscope.runs.checkpoints import Checkpoints, SharedCheckpoints
 from qscope.v1.model_pb2 import ModelOptions
 from qscope.v1.posttraining_pb2 import TRAIN_METHOD_FULL, TRAIN_METHOD_LORA, Lora, Trainable, TuningOptimizer
 
 CPU = torch.device("cpu")
 FULL = Trainable(method=TRAIN_METHOD_FULL)
+STILL_LORA = Trainable(method=TRAIN_METHOD_LORA, lora=Lora(rank=4, alpha=8, merge=True))
 LORA = Trainable(method=TRAIN_METHOD_LORA, lora=Lora(rank=4, alpha=8, dropout=0.1, merge=True))
 
 
@@ -46,13 +47,16 @@ class Context:
     metrics_seen: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     step: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", keep=self.keep)
+        folder = self.folder / "checkpoints"
+        own = Checkpoints(folder, keep=self.keep) if self.ranks.is_first else None
+        self.checkpoints = own if own and self.ranks.count == 1 else SharedCheckpoints(folder, self.ranks, own)
 
     @property
     def stop_requested(self) -> bool:
-        return 0 <= self.stop_at <= self.step
+        return self.ranks.any(0 <= self.stop_at <= self.step)
 
     def metrics(self, step: int, values: dict[int, dict[str, float]]) -> None:
         self.metrics_seen.append((step, dict(values[-1])))
@@ -121,16 +125,24 @@ def tune(
     max_grad_norm: float = 1.0,
     log_every: int = 1,
     facts: dict[str, Any] | None = None,
+    exact: bool = False,
+    divided: bool = False,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     **context: Any,
 ) -> Tuned:
-    """The trainer of a tiny model in a folder that may hold the checkpoints of an earlier one."""
+    """The trainer of a tiny model in a folder that may hold the checkpoints of an earlier one.
+
+    ``exact``: in float64; ``divided``: among the ranks of the context.
+    """
     rows = examples() if rows is None else rows
     loaded = load_model(str(model_folder), ModelOptions())
+    if exact:
+        loaded.model.double()
     model = prepare(loaded, trainable, seed=4, at="sft.trainable")
     made: list[Row] = rows_of(rows, [LANGUAGES[row.language] if row.language else -1 for row in rows])
     if packing:
         made = packed(made, 40)
-    count = step_count(len(made), steps=steps, epochs=epochs, rows_per_step=batch * accumulate)
+    count = step_count(len(made), steps=steps, epochs=epochs, rows_per_step=batch * accumulate * ranks.count)
     arguments = trainer_arguments(
         "sft",
         TuningOptimizer(
@@ -156,10 +168,12 @@ def tune(
         packed=packing,
         order_seed=9,
     )
-    run = Context(folder, **context)
+    run = Context(folder, ranks=ranks, **context)
     trainer.bind(
         run, AlarmBoard(alarms or [], run.warning, at="sft.alarms"), checkpoint_every=checkpoint_every, facts=facts
     )
+    if divided:
+        trainer.divide(loaded.decoder)
     return Tuned(trainer, loaded, model, run)
 
 

@@ -12,6 +12,7 @@ from qscope.v1 import run_pb2
 from qscope.v1.experiment_pb2 import DEVICE_CPU, SHARDING_FSDP2, SHARDING_REPLICATED, Compute, Experiment
 from qscope.v1.sft_pb2 import Sft
 
+_TRAVEL = "gradients on their way"
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
@@ -55,17 +56,17 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "sharding", "expected"),
     [
-        (CPU, SHARDING_REPLICATED, [300, 600, 30]),
-        (CPU, SHARDING_FSDP2, [100, 200, 30]),
-        (GPU, SHARDING_REPLICATED, [100, 200, 10]),
-        (GPU, SHARDING_FSDP2, [33, 66, 10]),
+        (CPU, SHARDING_REPLICATED, {"model": 300, "gradients": 60, "model before training": 30, _TRAVEL: 60}),
+        (CPU, SHARDING_FSDP2, {"model": 100, "gradients": 20, "model before training": 30}),
+        (GPU, SHARDING_REPLICATED, {"model": 100, "gradients": 20, "model before training": 10, _TRAVEL: 20}),
+        (GPU, SHARDING_FSDP2, {"model": 33, "gradients": 6, "model before training": 10}),
     ],
 )
 def test_memory_is_what_one_device_holds(device, sharding, expected):
-    items = [("model", 100), ("Adam moments", 200), ("logits of a micro-batch", 10)]
+    items = [("model", 100), ("gradients", 20), ("model before training", 10)]
     planned = run_pb2.Plan(memory=[run_pb2.MemoryItem(name=name, bytes=size) for name, size in items])
     add_ranks(planned, _sft(processes=3, sharding=sharding), device)
-    assert [item.bytes for item in planned.memory] == expected
+    assert {item.name: item.bytes for item in planned.memory} == expected
     assert [fact.name for fact in planned.facts] == ["processes"]
 
 
