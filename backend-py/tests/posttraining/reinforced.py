@@ -89,6 +89,8 @@ def reinforce(
     max_grad_norm: float = 1.0,
     weight_decay: float = 0.1,
     double: bool = False,
+    asked: Sequence[Prompt] = PROMPTS,
+    steer: Callable[[LoadedModel, float, int], Steered] | None = None,
     **context: Any,
 ) -> Reinforced:
     """The trainer of a tiny model in a folder that may hold the checkpoints of an earlier one."""
@@ -133,23 +135,26 @@ def reinforce(
     if rare is not None:
 
         def steering_at(strength: float) -> Steered:
+            if steer is not None:
+                return steer(loaded, strength, rare.stop_after_loops)
             return Steered(steering_of(loaded, SAES, {1: [5]}, strength, {1: 1.0}), SAES, rare.stop_after_loops)
 
         negatives = RareNegatives(
-            rare, maker, steering_at=steering_at, prompts=[one.ids for one in PROMPTS], warn=run.warning
+            rare, maker, steering_at=steering_at, prompts=[one.ids for one in asked], warn=run.warning
         )
     made: list[MadeStep] = []
     settings = replace(settings or StepSettings(prompts), prompts=prompts)
     trainer.learn_from(
         StepMaker(
-            PROMPTS,
-            PromptOrder(len(PROMPTS), seed=3),
+            asked,
+            PromptOrder(len(asked), seed=3),
             maker,
             Rewards(Here(graders, fails), graders, overlong=overlong),
             negatives,
             settings,
         ),
         objective or Objective(),
+        before=negatives.begin if negatives is not None else lambda: None,
         made=made.append,
         grader_failure_share=grader_failure_share,
     )
