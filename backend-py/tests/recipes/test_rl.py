@@ -162,7 +162,7 @@ def test_a_run_writes_a_model_its_record_its_rollouts_and_its_evaluations(run, e
     report = json.loads((folder.artifacts / "report.json").read_text())
     assert "repeat ratio" in report["subtitle"]
     assert series(folder, "steered_loop_rate") == dict.fromkeys(range(1, STEPS + 1), 1.0)
-    assert set(series(folder, "eval_repeat_ratio")) == {0, STEPS}
+    assert set(series(folder, "held_out_repeat_ratio")) == {0, STEPS}
 
 
 @pytest.fixture
