@@ -34,6 +34,11 @@ class RolloutLog:
         """Lines that hold no row."""
         return self._lines.damaged
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything that was written, in order; a group's rollouts stand together."""
+        return self._lines.records
+
     def keep_until(self, step: int) -> None:
         """Drops what was written after a step: those rollouts are made again."""
         self._lines.keep(lambda row: row.get("step", 0) <= step)

@@ -45,7 +45,7 @@ from qscope.recipes.rl_parts import (
     step_settings,
     training_prompts,
 )
-from qscope.recipes.rl_report import rl_report
+from qscope.recipes.rl_report import evaluation_words, rl_report
 from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
@@ -283,6 +283,7 @@ class _Run:
         self.context.info(f"evaluating after step {step:,}")
         found = self._held_out(step)
         self.evaluated.append(found)
+        self.context.info(evaluation_words(found))
         self._trainer.report(step, found.numbers())
         self._write_evaluations()
 
@@ -300,6 +301,11 @@ class _Run:
             self.context.artifact(path, kind="calibration", description="loop rate by strength of steering")
 
     _written = 0
+
+    @property
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Those that were logged."""
+        return self._log.rows
 
     def _state(self) -> dict[str, Any]:
         return {"evaluated": [one.as_dict() for one in self.evaluated]}
@@ -336,4 +342,4 @@ def _export(context: RunContext, loaded: LoadedModel, model: nn.Module, output: 
     save_model(model, loaded.tokenizer, folder, output, merge=merge)
     adapter = hasattr(model, "peft_config") and not merge
     context.artifact(folder, kind="adapter" if adapter else "model", description=f"after {steps:,} steps")
-    context.report(rl_report(context.experiment.name, task, run.rare, run.evaluated, steps))
+    context.report(rl_report(context.experiment.name, task, run.rare, run.evaluated, steps, run.rollouts))

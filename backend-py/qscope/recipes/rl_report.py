@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from qscope.features.intervals import Interval
 from qscope.posttraining.held_out_prompts import Evaluated
 from qscope.posttraining.rare_negatives import RareNegatives
 from qscope.recipes.rl_parts import has_negatives, has_penalty
+from qscope.recipes.rl_samples import rollout_samples
 from qscope.v1 import report_pb2 as pb
 from qscope.v1.rl_pb2 import RareNegativeSource, Rl
 
@@ -15,14 +17,24 @@ _COUNT = pb.NumberFormat(style=pb.NUMBER_STYLE_INTEGER)
 _SHARE = pb.NumberFormat(style=pb.NUMBER_STYLE_PERCENT, digits=1)
 
 
-def rl_report(name: str, task: Rl, rare: RareNegatives | None, evaluated: Sequence[Evaluated], steps: int) -> pb.Report:
-    """The report of a run: loops and right answers on held-out prompts, and how the strength was found."""
+def rl_report(
+    name: str,
+    task: Rl,
+    rare: RareNegatives | None,
+    evaluated: Sequence[Evaluated],
+    steps: int,
+    rollouts: Sequence[dict[str, Any]] = (),
+) -> pb.Report:
+    """The report of a run: loops and right answers on held-out prompts, how the strength was found, some rollouts."""
     report = pb.Report(title=name, subtitle=_finding(task, evaluated, steps))
     if evaluated:
         report.sections.append(_evaluations(evaluated))
         report.sections.append(_curve_of(evaluated))
     if rare is not None and rare.calibrations:
         report.sections.append(_strengths(rare))
+    samples = rollout_samples(rollouts)
+    if samples is not None:
+        report.sections.append(samples)
     return report
 
 
@@ -45,6 +57,12 @@ def _finding(task: Rl, evaluated: Sequence[Evaluated], steps: int) -> str:
     if last.accuracy.n:
         said += f", accuracy {_interval(first.accuracy)} to {_interval(last.accuracy)}"
     return said
+
+
+def evaluation_words(found: Evaluated) -> str:
+    """An evaluation as a line for people."""
+    said = f"repeat ratio {_interval(found.repeat)}, cut off {_interval(found.clipped)}"
+    return said + (f", right {_interval(found.accuracy)}" if found.accuracy.n else "")
 
 
 def _interval(one: Interval) -> str:

@@ -6,8 +6,6 @@ import type { RunModel } from './run-model.js';
 /** Measured before training and after it, where the run was asked to. */
 const BEFORE_AND_AFTER: Readonly<Record<string, string>> = {
   held_out_loss: 'held-out loss, nats a token',
-  held_out_repeat_ratio: 'loops in answers to held-out prompts',
-  held_out_accuracy: 'right answers to held-out prompts',
 };
 
 /** What each verb that trains a model trains it for. */

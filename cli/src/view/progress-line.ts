@@ -84,9 +84,9 @@ function fields(model: RunModel): Field[] {
     else if (line.length > 1 && unit) line.push({ kind: 'rate', text: unit });
   }
   if (etaSeconds >= 0 && rate > 0 && current < total) line.push({ kind: 'eta', text: `ETA ${clock(etaSeconds)}` });
-  const [, names = []] = LIVE_METRICS.find(([has]) => has === '' || whole.has(has)) ?? [];
+  const [lead = '', names = []] = LIVE_METRICS.find(([has]) => has === '' || whole.has(has)) ?? [];
   for (const name of names) {
-    const value = whole.get(name);
+    const value = model.isOfStep(name, lead) || name.startsWith('held_out') ? whole.get(name) : undefined;
     if (value !== undefined) line.push({ kind: 'metric', text: `${metricLabel(name)} ${liveMetric(name, value)}` });
   }
   // Of steps, how they go tells more than how fast.

@@ -11,6 +11,8 @@ export class RunModel {
   /** First value of each metric of the whole run, and those that came again. */
   readonly first = new Map<string, number>();
   readonly again = new Set<string>();
+  /** Step of the newest value of each metric of the whole run. */
+  readonly stepOf = new Map<string, bigint>();
   /** Newest value of each metric, by layer. */
   readonly layers = new Map<number, Map<string, number>>();
   readonly artifacts = new Map<string, Artifact>();
@@ -26,8 +28,8 @@ export class RunModel {
         for (const { step, layer, values } of event.value.entries) {
           const target = layer === WHOLE_RUN ? this.whole : this.layerValues(layer);
           for (const [name, value] of Object.entries(values)) {
-            if (layer === WHOLE_RUN) this.first.has(name) ? this.again.add(name) : this.first.set(name, value);
             target.set(name, value);
+            if (layer === WHOLE_RUN) this.note(name, value, step);
           }
           if (step > this.step) this.step = step;
         }
@@ -39,6 +41,17 @@ export class RunModel {
         this.artifacts.set(event.value.path, event.value);
         break;
     }
+  }
+
+  /** Whether a metric was told with another: a step without rare negatives has no advantage of theirs. */
+  isOfStep(name: string, lead: string): boolean {
+    return lead === '' || this.stepOf.get(name) === this.stepOf.get(lead);
+  }
+
+  private note(name: string, value: number, step: bigint): void {
+    if (this.first.has(name)) this.again.add(name);
+    else this.first.set(name, value);
+    this.stepOf.set(name, step);
   }
 
   private layerValues(layer: number): Map<string, number> {

@@ -73,6 +73,16 @@ test('the live line of rl', () => {
   );
 });
 
+test('what an earlier step measured is not shown as if it were of this one', () => {
+  const { steered_advantage, ...without } = rl;
+  const model = modelOf(progress, metrics(rl, 41n), metrics({ ...without, steered_token_share: 0 }, 42n));
+  expect(steered_advantage).toBeLessThan(0);
+  expect(progressText(model)).not.toContain('advantage');
+  expect(progressText(model)).toContain('share 0.0%');
+  const held = modelOf(progress, metrics({ held_out_loss: 4.1 }, 40n), metrics(sft, 42n));
+  expect(progressText(held)).toContain('held out 4.10');
+});
+
 test('what is not measured is not shown', () => {
   const plain = modelOf(progress, metrics({ loss: 1.2, ce: 1.2 }));
   expect(joinFields(progressFields(plain, 77))).toMatchInlineSnapshot(
