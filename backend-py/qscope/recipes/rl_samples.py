@@ -28,7 +28,9 @@ def rollout_samples(rows: Sequence[dict[str, Any]]) -> pb.ReportSection | None:
     groups = [list(group) for _, group in groupby(rows, key=lambda row: (row["step"], row["draw"]))]
     if not groups:
         return None
-    shown = groups if len(groups) <= GROUPS else [groups[0], *groups[1 - GROUPS :]]
+    telling = [group for group in groups if any(row["steered"] for row in group)]
+    among = telling or groups
+    shown = among if len(among) <= GROUPS else [among[0], *among[1 - GROUPS :]]
     samples = pb.Samples(arms=[pb.SampleArm(name=name, description=said) for name, said in _ARMS])
     for group in shown:
         normal = sorted((row for row in group if not row["steered"]), key=_reward)
@@ -37,7 +39,9 @@ def rollout_samples(rows: Sequence[dict[str, Any]]) -> pb.ReportSection | None:
         first = group[0]
         asked = first["prompt"] + (f"\n(right: {first['answer']})" if first["answer"] else "")
         samples.rows.add(prompt=f"step {first['step']:,}\n{asked}", cells=[_cell(row) for row in picked])
-    text = f"{len(groups):,} groups were logged, {len(shown):,} are shown: the first and the newest."
+    whose = f", {len(telling):,} of them with a rare negative" if telling else ""
+    what = "those" if telling else "them"
+    text = f"{len(groups):,} groups were logged{whose}. Shown are {len(shown):,} of {what}: the first and the newest."
     return pb.ReportSection(heading="Rollouts", text=text, samples=samples)
 
 

@@ -45,7 +45,15 @@ def test_the_first_group_and_the_newest_are_shown():
     shown = [one.prompt.split("\n")[0] for one in section.samples.rows]
     assert shown == ["step 1", "step 17", "step 18", "step 19", "step 20"]
     assert len(shown) == GROUPS
-    assert section.text == "20 groups were logged, 5 are shown: the first and the newest."
+    said = "20 groups were logged, 20 of them with a rare negative. Shown are 5 of those: the first and the newest."
+    assert section.text == said
+
+
+def test_groups_with_a_rare_negative_come_before_others():
+    plain = [row(step, 0, 1.0) for step in range(1, 9)]
+    assert len(rollout_samples(plain).samples.rows) == GROUPS
+    (only,) = rollout_samples([*plain, *group(9)]).samples.rows
+    assert only.prompt.startswith("step 9")
 
 
 def test_a_rollout_without_a_grade_is_neither_best_nor_worst():
