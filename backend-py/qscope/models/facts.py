@@ -69,6 +69,7 @@ class ModelFacts:
         parameters: all parameters, tied ones once.
         tuning: ``base``, ``instruct`` or ``unknown``, guessed from the name.
         fingerprint: digest of a fixed sample of the weights in ``dtype``.
+        base: the model that an adapter was added to, where ``name`` is one; empty for any other.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ModelFacts:
     parameters: int
     tuning: str
     fingerprint: str
+    base: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from qscope.errors import UserError
+from qscope.models.adapters import merge_adapter
 from qscope.models.architectures import Decoder, find_decoder
 from qscope.models.device import choose_dtype
 from qscope.models.facts import ModelFacts, cannot_build, fingerprint, guess_tuning
@@ -45,7 +47,7 @@ def load_model(name: str, options: ModelOptions, device: torch.device | str = "c
     """Loads a model and its tokenizer.
 
     Args:
-        name: ``embedded``, a folder in Hugging Face layout, or a hub id.
+        name: ``embedded``, a folder in Hugging Face layout or of an adapter (PEFT), or a hub id.
         options: revision, precision, offline.
         device: where the weights go.
 
@@ -59,6 +61,9 @@ def load_model(name: str, options: ModelOptions, device: torch.device | str = "c
     config = load_config(source)
     tokenizer = _load_tokenizer(source)
     model = _load_weights(source, config, choose_dtype(options.precision, device), device)
+    if source.adapter:
+        with quiet():
+            model = merge_adapter(model, Path(source.adapter), name)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
@@ -67,7 +72,7 @@ def load_model(name: str, options: ModelOptions, device: torch.device | str = "c
             reason="TOKENIZER_MISMATCH",
             field="model",
         )
-    return wrap_model(model, tokenizer, name=name, commit=source.commit)
+    return wrap_model(model, tokenizer, name=name, commit=source.commit, base=source.base)
 
 
 def load_tokenizer(name: str, options: ModelOptions) -> Any:
@@ -79,7 +84,7 @@ def load_tokenizer(name: str, options: ModelOptions) -> Any:
     return _load_tokenizer(resolve(name, options))
 
 
-def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "") -> LoadedModel:
+def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "", base: str = "") -> LoadedModel:
     """A model already in memory, prepared as ``load_model`` does.
 
     Raises:
@@ -97,8 +102,9 @@ def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "")
         vocab_size=text.vocab_size,
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
         parameters=sum(p.numel() for p in model.parameters()),
-        tuning=guess_tuning(name, text.model_type),
+        tuning=guess_tuning(base or name, text.model_type),
         fingerprint=fingerprint(model),
+        base=base,
     )
     return LoadedModel(model, tokenizer, find_decoder(model, text.num_hidden_layers), facts)
 
@@ -106,9 +112,13 @@ def wrap_model(model: nn.Module, tokenizer: Any, *, name: str, commit: str = "")
 def _load_tokenizer(source: ModelSource) -> Any:
     import transformers
 
+    place, arguments = source.location, source.arguments
+    if source.adapter and (Path(source.adapter) / "tokenizer_config.json").is_file():
+        # What an adapter was trained with comes with it.
+        place, arguments = source.adapter, {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet():
-            return transformers.AutoTokenizer.from_pretrained(source.location, **source.arguments)
+            return transformers.AutoTokenizer.from_pretrained(place, **arguments)
     except Exception as error:  # the libraries below raise their own bare Exception on damaged files
         raise UserError(
             f"{source.name}: its tokenizer cannot be loaded ({brief(error)}).",

@@ -8,11 +8,12 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qscope.errors import UserError
+from qscope.models.adapters import base_of, is_adapter
 from qscope.v1.model_pb2 import ModelOptions
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -29,12 +30,16 @@ class ModelSource:
         location: folder or hub id, for ``from_pretrained``.
         commit: commit on the hub; empty for folders.
         local_only: read from disk or cache only.
+        adapter: folder of an adapter on that model; empty for the model itself.
+        base: name of the model that the adapter is of; empty without one.
     """
 
     name: str
     location: str
     commit: str
     local_only: bool
+    adapter: str = ""
+    base: str = ""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -46,6 +51,8 @@ class ModelSource:
 def resolve(name: str, options: ModelOptions) -> ModelSource:
     """Finds a model: ``embedded``, an existing folder, or a hub id (pinned to its present commit).
 
+    A folder may hold an adapter (PEFT): what is found then is the model it is of, and the adapter beside.
+
     Raises:
         UserError: MODEL_NOT_FOUND, MODEL_INCOMPLETE, MODEL_GATED or MODEL_UNREACHABLE, each with a remedy.
     """
@@ -54,6 +61,8 @@ def resolve(name: str, options: ModelOptions) -> ModelSource:
 
         return ModelSource(name, str(_checked(Path(embedded.model_path()), name)), "", True)
     folder = Path(name).expanduser()
+    if folder.is_dir() and is_adapter(folder):
+        return _with_adapter(name, folder, options)
     if folder.is_dir():
         return ModelSource(name, str(_checked(folder, name)), "", True)
     if folder.exists():
@@ -61,6 +70,24 @@ def resolve(name: str, options: ModelOptions) -> ModelSource:
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise _error(f"{name}: no such folder.", "Check the path; relative paths start at the experiment's folder.")
     return _on_hub(name, options)
+
+
+def _with_adapter(name: str, folder: Path, options: ModelOptions) -> ModelSource:
+    base, revision = base_of(folder, name)
+    if is_adapter(Path(base).expanduser()):
+        raise _error(f"{name}: an adapter of an adapter ({base}).", "Merge the first one into a model.", "ADAPTER_KIND")
+    chosen = ModelOptions()
+    chosen.CopyFrom(options)
+    chosen.revision = revision
+    try:
+        found = resolve(base, chosen)
+    except UserError as error:
+        raise _error(
+            f"{name}: the model that the adapter is of cannot be had: {error.message}",
+            f"Put {base} back, or correct base_model_name_or_path in the adapter's adapter_config.json.",
+            error.reason,
+        ) from error
+    return replace(found, name=name, adapter=str(folder), base=base)
 
 
 def _checked(folder: Path, name: str) -> Path:
