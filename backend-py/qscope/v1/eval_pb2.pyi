@@ -56,8 +56,24 @@ class SwitchDetection(_message.Message):
     words: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, targets: _Optional[_Iterable[str]] = ..., paper: _Optional[bool] = ..., ignore_prompt: _Optional[bool] = ..., words: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class SwitchOnset(_message.Message):
+    __slots__ = ("sae", "features", "layers", "top_k", "before", "after")
+    SAE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    sae: str
+    features: str
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    top_k: int
+    before: int
+    after: int
+    def __init__(self, sae: _Optional[str] = ..., features: _Optional[str] = ..., layers: _Optional[_Iterable[int]] = ..., top_k: _Optional[int] = ..., before: _Optional[int] = ..., after: _Optional[int] = ...) -> None: ...
+
 class EvalResponses(_message.Message):
-    __slots__ = ("measures", "prompts", "responses", "format", "sampling", "samples", "batch_rows", "codeswitch", "rule", "pattern")
+    __slots__ = ("measures", "prompts", "responses", "format", "sampling", "samples", "batch_rows", "codeswitch", "rule", "pattern", "onset")
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +84,7 @@ class EvalResponses(_message.Message):
     CODESWITCH_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     PATTERN_FIELD_NUMBER: _ClassVar[int]
+    ONSET_FIELD_NUMBER: _ClassVar[int]
     measures: _containers.RepeatedScalarFieldContainer[ResponseMeasure]
     prompts: _posttraining_pb2.TrainRows
     responses: SavedResponses
@@ -78,4 +95,5 @@ class EvalResponses(_message.Message):
     codeswitch: SwitchDetection
     rule: str
     pattern: str
-    def __init__(self, measures: _Optional[_Iterable[_Union[ResponseMeasure, str]]] = ..., prompts: _Optional[_Union[_posttraining_pb2.TrainRows, _Mapping]] = ..., responses: _Optional[_Union[SavedResponses, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., batch_rows: _Optional[int] = ..., codeswitch: _Optional[_Union[SwitchDetection, _Mapping]] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ...) -> None: ...
+    onset: SwitchOnset
+    def __init__(self, measures: _Optional[_Iterable[_Union[ResponseMeasure, str]]] = ..., prompts: _Optional[_Union[_posttraining_pb2.TrainRows, _Mapping]] = ..., responses: _Optional[_Union[SavedResponses, _Mapping]] = ..., format: _Optional[_Union[_generation_pb2.PromptFormat, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., samples: _Optional[int] = ..., batch_rows: _Optional[int] = ..., codeswitch: _Optional[_Union[SwitchDetection, _Mapping]] = ..., rule: _Optional[str] = ..., pattern: _Optional[str] = ..., onset: _Optional[_Union[SwitchOnset, _Mapping]] = ...) -> None: ...

@@ -1952,5 +1952,21 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  last-number, pattern, or math (needs\n" +
     "                                  qscope[math])\n" +
     "    pattern: \"\"                   accuracy: the regular expression of the rule\n" +
-    "                                  pattern\n",
+    "                                  pattern\n" +
+    "    onset:                        (left out unless named) Features of the\n" +
+    "                                  languages around the first switched token of\n" +
+    "                                  the model's responses, with codeswitch; left\n" +
+    "                                  out, none are read\n" +
+    "      sae: (required)             Run id or folder, SAE folder or file, or a\n" +
+    "                                  Qwen-Scope repository id\n" +
+    "      features: (required)        Run of `qscope features language`, or its\n" +
+    "                                  features.json\n" +
+    "      layers: []                  Decoder blocks, from 0, that are looked at;\n" +
+    "                                  empty means the last two\n" +
+    "      top_k: 2                    Features of each language and layer, the\n" +
+    "                                  highest of its ranking\n" +
+    "      before: 10                  Tokens of a response that are shown before the\n" +
+    "                                  first switched one\n" +
+    "      after: 5                    Tokens that are shown from the first switched\n" +
+    "                                  one on\n",
 };
