@@ -108,14 +108,14 @@ def onset_curves(
         on_progress(done)
     group_D = torch.tensor(groups if groups is not None else [0] * len(documents), dtype=torch.int64)
     return {
-        (group, layer, feature): _curve(acts[layer][group_D == group, :, slot], counts_DW[group_D == group], before)
+        (group, layer, feature): curve_of(acts[layer][group_D == group, :, slot], counts_DW[group_D == group], before)
         for group in sorted({0, *group_D.tolist()})
         for layer in layers
         for slot, feature in enumerate(features[layer])
     }
 
 
-def _curve(acts_DW: Tensor, counts_DW: Tensor, before: int) -> OnsetCurve:
+def curve_of(acts_DW: Tensor, counts_DW: Tensor, before: int) -> OnsetCurve:
     """Means over documents of what counts; ``acts_DW`` is zero where nothing does."""
     count_W = counts_DW.sum(0)
     mean_W = acts_DW.sum(0) / count_W

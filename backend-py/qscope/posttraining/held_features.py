@@ -29,13 +29,14 @@ class Threshold(StrEnum):
     ZERO = "zero"
 
 
-def loss_layers(requested: Sequence[int], n_layers: int, available: Iterable[int]) -> list[int]:
+def loss_layers(requested: Sequence[int], n_layers: int, available: Iterable[int], *, at: str = AT) -> list[int]:
     """The layers of the loss, ascending; none requested means the last two.
 
     Args:
         requested: decoder blocks, from 0.
         n_layers: decoder blocks of the model.
         available: layers of which features are known.
+        at: field of the loss, or of whoever else asks, for errors.
 
     Raises:
         UserError: a layer that the model does not have (LAYER_OUT_OF_RANGE) or of which no feature is known
@@ -48,7 +49,7 @@ def loss_layers(requested: Sequence[int], n_layers: int, available: Iterable[int
                 f"Layer {layer} does not exist: the model has {n_layers} layers, numbered 0 to {n_layers - 1}.",
                 remedy=f"Choose layers from 0 to {n_layers - 1}, or leave the list empty for the last two.",
                 reason="LAYER_OUT_OF_RANGE",
-                field=f"{AT}.layers[{index}]",
+                field=f"{at}.layers[{index}]",
             )
     chosen = sorted(set(requested)) or list(range(max(0, n_layers - 2), n_layers))
     for layer in chosen:
@@ -58,7 +59,7 @@ def loss_layers(requested: Sequence[int], n_layers: int, available: Iterable[int
                 remedy=f"It has features of layers {', '.join(map(str, known))}; name those, or find features of layer "
                 f"{layer} with `qscope features language`.",
                 reason="FEATURES_NOT_FOUND",
-                field=f"{AT}.layers",
+                field=f"{at}.layers",
             )
     return chosen
 
@@ -71,6 +72,7 @@ def held_features(
     top_k: int,
     threshold: Threshold = Threshold.MEAN,
     exclude_target: bool = True,
+    at: str = AT,
 ) -> tuple[list[HeldFeatures], list[str]]:
     """What is held down at each layer, and the G languages that rows may be in.
 
@@ -81,20 +83,21 @@ def held_features(
         top_k: features of each, the highest of a layer's ranking.
         threshold: where they begin to count.
         exclude_target: whether rows in a language are free of its own features.
+        at: field of the loss, or of whoever else asks, for errors.
 
     Raises:
         UserError: the file has no thresholds (FEATURES_WITHOUT_ALPHA), no such language (LANGUAGE_UNKNOWN), too few
             features of it (FEATURES_NOT_FOUND), or features of other SAEs (FEATURES_OF_ANOTHER_SAE).
     """
-    languages = _languages(found)
+    languages = _languages(found, at)
     for index, target in enumerate(targets):
         if target not in languages:
-            raise _unknown(target, languages, f"{AT}.target_languages[{index}]")
+            raise _unknown(target, languages, f"{at}.target_languages[{index}]")
     held = []
     for layer in sorted(saes):
-        field = f"{AT}.features"
+        field = f"{at}.features"
         refuse_other_sae(found, layer, sae_record(saes[layer]).fingerprint, path="The feature file", field=field)
-        chosen = [(target, entry) for target in targets for entry in _best(found, layer, target, top_k)]
+        chosen = [(target, entry) for target in targets for entry in _best(found, layer, target, top_k, at)]
         alpha_GM = torch.tensor([[entry.class_alphas[name] for _, entry in chosen] for name in languages])
         target_M = torch.tensor([languages.index(target) for target, _ in chosen])
         holds_GM = torch.ones(len(languages), len(chosen), dtype=torch.bool)
@@ -107,7 +110,7 @@ def held_features(
     return held, languages
 
 
-def _languages(found: FeatureSet) -> list[str]:
+def _languages(found: FeatureSet, at: str) -> list[str]:
     """Languages of which every feature has a threshold, sorted."""
     names = [set(entry.class_alphas) for entry in found.entries]
     if not names or not all(names):
@@ -115,19 +118,19 @@ def _languages(found: FeatureSet) -> list[str]:
             "The feature file holds no mean pre-activations, which the SAE loss takes for thresholds.",
             remedy="Name a run of `qscope features language`.",
             reason="FEATURES_WITHOUT_ALPHA",
-            field=f"{AT}.features",
+            field=f"{at}.features",
         )
     return sorted(set.intersection(*names))
 
 
-def _best(found: FeatureSet, layer: int, target: str, top_k: int) -> list[FeatureEntry]:
+def _best(found: FeatureSet, layer: int, target: str, top_k: int, at: str) -> list[FeatureEntry]:
     entries = [entry for entry in found.entries if entry.layer == layer and group_of(entry) == target]
     if len(entries) < top_k:
         raise UserError(
             f"The feature file has {len(entries)} features of {target} at layer {layer}, and {top_k} are wanted.",
             remedy=f"Set top_k to {len(entries)}, or find more." if entries else "Find features of that layer.",
             reason="FEATURES_NOT_FOUND",
-            field=f"{AT}.top_k",
+            field=f"{at}.top_k",
         )
     return sorted(entries, key=lambda entry: (-entry.score, entry.feature))[:top_k]
 

@@ -18,6 +18,7 @@ from qscope.posttraining.examples import Prompts
 from qscope.posttraining.findings import findings
 from qscope.posttraining.saved_responses import Saved
 from qscope.recipes.admission import admit
+from qscope.recipes.eval_onset import Probe, around_switches, open_probe
 from qscope.recipes.eval_parts import AT, RESPONSES, places_of, prompts_for, reads_saved, saved_of
 from qscope.recipes.eval_report import eval_report
 from qscope.recipes.eval_words import Origin, eval_lines, metrics_of, results_of
@@ -36,7 +37,11 @@ def run(context: RunContext) -> None:
     """Gets the responses, batch by batch or from a file, then measures them; a resumed run ends with equal bytes."""
     admit(context)
     task: EvalResponses = context.experiment.eval_responses
-    answered, origin = _saved(context, task) if reads_saved(task) else _written(context, task)
+    probe: Probe | None = None
+    if reads_saved(task):
+        answered, origin = _saved(context, task)
+    else:
+        answered, origin, probe = _written(context, task)
     places = places_of(task)
     responses = [one.response for one in answered]
     # Languages of saved responses may be told by their prompts, and then nobody has looked at them yet.
@@ -57,10 +62,14 @@ def run(context: RunContext) -> None:
     write_jsonl(path, found)
     context.artifact(path, kind="findings", description=f"{len(found):,} loops, switches and wrong answers")
     path = context.artifacts / "results.json"
-    write_json(path, results_of(task, measured, origin))
+    onset = around_switches(context, task, probe, answered, measured) if probe is not None else None
+    write_json(path, results_of(task, measured, origin) | ({"onset": onset.as_dict()} if onset is not None else {}))
     context.artifact(path, kind="results", description=f"{measured.n:,} responses")
     context.metrics(0, {-1: metrics_of(measured)})
-    context.report(eval_report(context.experiment.name, measured, origin, found))
+    report = eval_report(context.experiment.name, measured, origin, found)
+    if onset is not None:
+        report.sections.insert(1, onset.section())
+    context.report(report)
     context.info("\n".join(eval_lines(measured, origin)))
 
 
@@ -90,8 +99,8 @@ def _warn_of(context: RunContext, saved: Saved) -> None:
         context.warning(f"{saved.steered:,} steered rollouts are left out: the model alone does not write like that.")
 
 
-def _written(context: RunContext, task: EvalResponses) -> tuple[list[Answered], Origin]:
-    """The model's responses; what an earlier attempt of this run wrote is kept."""
+def _written(context: RunContext, task: EvalResponses) -> tuple[list[Answered], Origin, Probe | None]:
+    """The model's responses, and what looks at them again; what an earlier attempt of this run wrote is kept."""
     pin_revision(context, task.prompts, f"{AT}.prompts")
     experiment = context.experiment
     loaded = load_model(experiment.model, experiment.model_options, choose_device(experiment.compute.device))
@@ -102,6 +111,7 @@ def _written(context: RunContext, task: EvalResponses) -> tuple[list[Answered], 
     if left_out := prompts.read - len(prompts.items):
         first = prompts.faults[0]
         context.warning(f"{left_out:,} prompts left out. The first: {first.place}: {first.why}.")
+    probe = open_probe(context, task, loaded, prompts) if task.HasField("onset") else None
     answered = _answered(context, task, loaded, prompts)
     origin = Origin(
         task.prompts.source,
@@ -112,7 +122,7 @@ def _written(context: RunContext, task: EvalResponses) -> tuple[list[Answered], 
         samples=task.samples,
         model=model_record(loaded.facts).fingerprint,
     )
-    return answered, origin
+    return answered, origin, probe
 
 
 def _answered(context: RunContext, task: EvalResponses, loaded: LoadedModel, prompts: Prompts) -> list[Answered]:
