@@ -14,8 +14,10 @@ from google.protobuf import json_format
 
 from qscope.errors import UserError
 from qscope.features.intervals import wilson
-from qscope.models import load_model
+from qscope.models import load_model, load_tokenizer
 from qscope.posttraining.answered import COLUMNS
+from qscope.posttraining.answering import batches
+from qscope.posttraining.examples import Prompt
 from qscope.recipes import eval_responses
 from qscope.recipes.plan import plan
 from qscope.runs import RunFolder, seed_of, tail, violations
@@ -410,6 +412,17 @@ def test_responses_are_what_the_model_writes_by_itself(asking, run) -> None:
     assert set(COLUMNS) <= set(rows[0])
 
 
+def test_batches_are_of_like_length_whoever_asks() -> None:
+    lengths = [5, 1, 9, 5, 2, 7]
+    prompts = [Prompt(tuple(range(length)), "", "", "", row) for row, length in enumerate(lengths)]
+    made = batches(prompts, 2, 4)
+    assert [[(one.prompt.row, one.sample) for one in batch] for batch in made] == [
+        [(1, 0), (1, 1), (4, 0), (4, 1)],
+        [(0, 0), (0, 1), (3, 0), (3, 1)],
+        [(5, 0), (5, 1), (2, 0), (2, 1)],
+    ]
+
+
 def test_what_a_run_wrote_is_measured_alike_when_it_is_read_again(asking, experiment, run) -> None:
     first = run(asking())
     for source in (first.run_id, str(first.path), str(first.artifacts / "responses.jsonl"), "latest"):
@@ -447,6 +460,7 @@ def test_a_run_does_not_go_on_with_other_prompts(asking, run, written) -> None:
 
 
 def test_a_stop_text_is_no_part_of_a_response(asking, run) -> None:
+    tokenizer = load_tokenizer("embedded", ModelOptions())
     plain = lines(run(asking()), "responses.jsonl")
     stop = plain[0]["response"][4:7]
     folder = run(asking(sampling={**SAMPLING, "stop": [stop]}))
@@ -458,6 +472,10 @@ def test_a_stop_text_is_no_part_of_a_response(asking, run) -> None:
         assert mine["ids"] == row["ids"][: len(mine["ids"])]
         if found:
             assert not mine["truncated"]
+            # Not one token more than the response takes.
+            shorter = tokenizer.decode(mine["ids"][:-1], skip_special_tokens=False)
+            assert not before or not shorter.startswith(before)
+            assert len(mine["ids"]) < len(row["ids"])
         else:
             assert mine == row
 

@@ -84,7 +84,7 @@ test('help pages fit 80 columns and show every field of their task', () => {
     'synthesize',
     'sft',
     'rl',
-    'eval-responses',
+    'eval',
   ]);
   for (const page of Object.values(pages)) {
     for (const line of page.split('\n')) expect(line.length).toBeLessThanOrEqual(80);
