@@ -21,6 +21,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,15 @@ def write(folder: Path, share: float = SHARE) -> None:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
+def shipped(split: str, documents: int) -> Iterator[dict[str, str]]:
+    """Documents of the text that ships (fields text, language, source), of the first so many those not generated."""
+    with gzip.open(EMBEDDED / "text" / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
+        for line in islice(file, documents):
+            row = json.loads(line)
+            if not row["source"].startswith("generated"):
+                yield row
+
+
 def _row(question: str, response: str, answer: str, language: str, kind: str, switched: bool) -> dict[str, Any]:
     return {
         "question": question,
@@ -106,19 +116,13 @@ def _slid(response: str, chinese: str, rng: random.Random) -> str:
 def _pairs(split: str, tokenizer: Tokenizer, seen: set[str]) -> dict[str, list[Pair]]:
     """Neighbouring sentences by language, shuffled; none that stands in ``seen``, to which they are added."""
     found: dict[str, list[Pair]] = {language: [] for language in LANGUAGES}
-    with gzip.open(EMBEDDED / "text" / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            row = json.loads(line)
-            if number == DOCUMENTS:
-                break
-            if row["language"] not in found or row["source"].startswith("generated"):
-                continue
-            taken = 0
-            for pair in _neighbours(row["text"]):
-                if taken < OF_A_DOCUMENT and seen.isdisjoint(pair) and _fits(pair, row["language"], tokenizer):
-                    found[row["language"]].append(pair)
-                    seen.update(pair)
-                    taken += 1
+    for row in shipped(split, DOCUMENTS):
+        taken = 0
+        for pair in _neighbours(row["text"]):
+            if taken < OF_A_DOCUMENT and seen.isdisjoint(pair) and _fits(pair, row["language"], tokenizer):
+                found[row["language"]].append(pair)
+                seen.update(pair)
+                taken += 1
     for language, pairs in found.items():
         random.Random(f"{split} {language}").shuffle(pairs)
     return found

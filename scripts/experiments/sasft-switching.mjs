@@ -4,6 +4,7 @@
 //
 //   qscope train-sae configs/embedded/train-sae.yaml
 //   node scripts/experiments/sasft-switching.mjs --sae RUN [--seeds 0,1,2] [--arms plain,...] [--at-once 1]
+//   node scripts/experiments/picture.mjs runs/sasft-switching/switch-plain-0-* "Around the first switched token" FILE.png
 //
 // Prints tables in Markdown. Started again with the same --runs, it goes on after the last run that was finished.
 import { execFileSync } from 'node:child_process';
@@ -112,7 +113,7 @@ async function measure(name, seed, run, measures, prompts, sampling, rest = {}) 
 }
 
 // Sampled as SASFT samples: T 1, top_p 0.8, 8 responses to a prompt; any Chinese character counts.
-const switching = (name, seed, run, file) =>
+const switching = (name, seed, run, file, rest = {}) =>
   measure(
     name,
     seed,
@@ -120,7 +121,7 @@ const switching = (name, seed, run, file) =>
     ['codeswitch'],
     source(file, 'kind=text'),
     { temperature: 1, top_p: 0.8, max_tokens: 40 },
-    { samples: Number(given.samples), codeswitch: { targets: ['zh'], paper: true } },
+    { samples: Number(given.samples), codeswitch: { targets: ['zh'], paper: true }, ...rest },
   );
 const micro = (results) => results.codeswitch.micro_average[0];
 const lastLoss = (run) => {
@@ -157,7 +158,10 @@ await each(points, atOnce, async (point) => {
   const name = `${arm.name}-${seed}`;
   const run = await train(`sft-${name}`, seed, 'test', arm.options(arm.weight));
   point.loss = lastLoss(run);
-  const found = (await switching(`switch-${name}`, seed, run, 'test')).codeswitch;
+  // Where plain training switches, what do the features do before? The page of these runs shows it.
+  const onset = arm.name === 'plain' ? { onset: { sae, features } } : {};
+  const { codeswitch: found, onset: around } = await switching(`switch-${name}`, seed, run, 'test', onset);
+  point.onset = around;
   point.switches = found.micro_average[0];
   point.pairs = found.pairs;
   const sums = await measure(`sums-${name}`, seed, run, ['accuracy'], source('test', 'kind=sum'), {
@@ -266,4 +270,34 @@ table(
       ),
     ),
   ]),
+);
+
+console.log('\n### Features of Chinese around the first switched token, plain SFT\n');
+console.log('Pre-activation less its mean on the language of the response; responses that stay are read as deep.\n');
+const tokens = (curve, offset) => {
+  const at = curve.offset.indexOf(offset);
+  const [value, error] = [curve.mean[at], curve.standard_error[at]];
+  return value === null ? '' : `${value.toFixed(1)}${error === null ? '' : ` ± ${error.toFixed(1)}`}`;
+};
+const OFFSETS = [-8, -4, -2, -1, 0, 1, 4];
+table(
+  ['seed', 'layer', 'features of', 'responses', ...OFFSETS.map((offset) => `token ${offset}`), 'AUC before'],
+  plain
+    .filter((point) => point.onset)
+    .flatMap(({ seed, onset: { curves, before } }) =>
+      curves
+        .filter((curve) => curve.switched || curve.features_of === 'target')
+        .map((curve) => {
+          const { auc, low, high } = before.find((one) => one.layer === curve.layer);
+          const target = curve.features_of === 'target' && curve.switched;
+          return [
+            seed,
+            curve.layer,
+            curve.features_of,
+            `${curve.responses[curve.offset.indexOf(0)]} that ${curve.switched ? 'switch' : 'stay'}`,
+            ...OFFSETS.map((offset) => tokens(curve, offset)),
+            target ? `${auc.toFixed(3)} (${low.toFixed(3)}-${high.toFixed(3)})` : '',
+          ];
+        }),
+    ),
 );
