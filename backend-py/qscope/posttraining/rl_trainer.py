@@ -22,6 +22,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
+from qscope.posttraining import sharding
 from qscope.posttraining.dapo import Clip, Ratio, Rollouts, dapo_loss, entry_mask
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.importance import Importance, ImportanceMode, importance_weights
@@ -153,8 +154,10 @@ class RlTrainer(RunTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> list[dict[str, Any]]:
         """The micro-batches of the rollouts of a step. ``inputs``, rows of the place holder, are not looked at."""
-        made = self._steps.make(self.state.global_step)
-        batches = self._with_old(self._split(made))
+        # Ranks write texts of different lengths: none may wait for another's pass.
+        with sharding.gathered(self.model):
+            made = self._steps.make(self.state.global_step)
+            batches = self._with_old(self._split(made))
         self._tell(made)
         self._made(made)
         # What is spent so far is not training.

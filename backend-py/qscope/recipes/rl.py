@@ -27,6 +27,8 @@ from qscope.posttraining.rl_trainer import RlTrainer, gathered, grpo_config
 from qscope.posttraining.rollout_log import RolloutLog
 from qscope.posttraining.rollouts import Sampler
 from qscope.posttraining.sae_penalty import WARNING
+from qscope.posttraining.sharding import gathered as held_whole
+from qscope.posttraining.sharding import whole
 from qscope.posttraining.trainable import Output, count_parameters, formats_of, prepare, save_model, with_format
 from qscope.posttraining.tuning import trainer_arguments
 from qscope.recipes.admission import admit
@@ -41,7 +43,6 @@ from qscope.recipes.rl_parts import (
     penalty_of,
     policy_of,
     prompts_of,
-    rank_of,
     step_settings,
     training_prompts,
 )
@@ -49,6 +50,8 @@ from qscope.recipes.rl_report import evaluation_words, rl_report
 from qscope.recipes.shared import pin_revision
 from qscope.runs import RunContext
 from qscope.runs.files import write_json
+from qscope.v1.experiment_pb2 import SHARDING_FSDP2
+from qscope.v1.model_pb2 import ModelOptions
 from qscope.v1.rl_pb2 import Rl
 
 MODEL, RECORD = "model", "training.json"
@@ -87,10 +90,20 @@ def run(context: RunContext) -> None:
         counts = count_parameters(model)
         context.info(f"training {counts.trained:,} of {counts.total:,} parameters for {task.steps:,} steps")
         trainer = run.trainer(model)
+        if experiment.compute.sharding == SHARDING_FSDP2:
+            trainer.divide(loaded.decoder)
         steps = trainer.train_run()
         run.evaluate_at_the_end(steps)
-    if rank_of()[0] == 0:
-        _export(context, loaded, model, output, run, steps)
+    trained = whole(model, lambda: _untrained(context, options), wanted=context.ranks.is_first)
+    if trained is not None and context.ranks.is_first:
+        _export(context, loaded, trained, output, run, steps)
+
+
+def _untrained(context: RunContext, options: ModelOptions) -> nn.Module:
+    """The model as it was before it was divided among ranks."""
+    experiment = context.experiment
+    loaded = load_model(experiment.model, options, "cpu")
+    return prepare(loaded, experiment.rl.trainable, seed=context.seed_for("adapters"), at=f"{AT}.trainable")
 
 
 class _Run:
@@ -110,7 +123,7 @@ class _Run:
     ) -> None:
         self.context, self.task, self.loaded, self.prompts = context, task, loaded, prompts
         self._autocast = autocast
-        self._rank, self._ranks = rank_of()
+        self._ranks = context.ranks
         self._seed = context.experiment.seed
         #: Whether work may be left in the middle: between steps nothing is lost by it.
         self._may_leave = True
@@ -130,12 +143,14 @@ class _Run:
             rows=task.micro_batch_rows,
         )
         self.rare = self._rare_negatives(maker) if has_negatives(task) else None
-        order = PromptOrder(len(prompts.items), seed=context.seed_for("prompts"), rank=self._rank, ranks=self._ranks)
-        self.steps = StepMaker(prompts.items, order, maker, rewards, self.rare, step_settings(task, self._ranks))
+        order = PromptOrder(
+            len(prompts.items), seed=context.seed_for("prompts"), rank=self._ranks.rank, ranks=self._ranks.count
+        )
+        self.steps = StepMaker(prompts.items, order, maker, rewards, self.rare, step_settings(task, self._ranks.count))
         self._log = RolloutLog(
             context.artifacts / ROLLOUTS,
             every=task.rollouts.every_steps,
-            groups=task.rollouts.groups if self._rank == 0 else 0,
+            groups=task.rollouts.groups if self._ranks.is_first else 0,
             seed=self._seed,
         )
         self._held_out = self._open_held_out(pool)
@@ -177,7 +192,7 @@ class _Run:
             self.loaded, sampling, rows=task.generation_rows, autocast=self._autocast, should_stop=self._asked_to_stop
         )
         return HeldOutPrompts(
-            found.items[self._rank :: self._ranks],
+            found.items[self._ranks.rank :: self._ranks.count],
             sampler,
             pool,
             graders_of(task.rewards),
@@ -188,7 +203,7 @@ class _Run:
     def trainer(self, model: nn.Module) -> RlTrainer:
         """The trainer, joined to the run."""
         task, context = self.task, self.context
-        rows = task.prompts_per_step // self._ranks * task.group_size
+        rows = task.prompts_per_step // self._ranks.count * task.group_size
         micro = micro_batch_count(rows, task.micro_batch_rows)
         arguments = trainer_arguments(
             AT,
@@ -236,10 +251,10 @@ class _Run:
 
     def _asked_to_stop(self) -> bool:
         # Ranks ask one another, and do not ask equally often in here.
-        return self._may_leave and self._ranks == 1 and self.context.stop_requested
+        return self._may_leave and self._ranks.count == 1 and self.context.stop_requested
 
     def _before_steps(self) -> None:
-        if self._rank == 0:
+        if self._ranks.is_first:
             # An attempt that was killed before its first checkpoint.
             self._log.keep_until(0)
         self._interruptible(self._first_measurements, 0)
@@ -249,7 +264,8 @@ class _Run:
         if self.rare is not None:
             self.context.info("looking for the strength of steering")
             try:
-                self.rare.begin()
+                with held_whole(self._trainer.model):
+                    self.rare.begin()
             finally:
                 self._write_calibrations()
 
@@ -281,20 +297,21 @@ class _Run:
         if self._held_out is None:
             return
         self.context.info(f"evaluating after step {step:,}")
-        found = self._held_out(step)
+        with held_whole(self._trainer.model):
+            found = self._held_out(step)
         self.evaluated.append(found)
         self.context.info(evaluation_words(found))
         self._trainer.report(step, found.numbers())
         self._write_evaluations()
 
     def _write_evaluations(self) -> None:
-        if self._rank == 0 and self.evaluated:
+        if self._ranks.is_first and self.evaluated:
             path = self.context.artifacts / EVALUATION
             write_json(path, [one.as_dict() for one in self.evaluated])
             self.context.artifact(path, kind="held-out-responses", description="responses to held-out prompts, by step")
 
     def _write_calibrations(self) -> None:
-        if self._rank == 0 and self.rare is not None and len(self.rare.calibrations) != self._written:
+        if self._ranks.is_first and self.rare is not None and len(self.rare.calibrations) != self._written:
             path = self.context.artifacts / CALIBRATION
             write_json(path, self.rare.calibrations)
             self._written = len(self.rare.calibrations)
@@ -313,7 +330,7 @@ class _Run:
     def _load_state(self, state: dict[str, Any]) -> None:
         self._may_leave = False
         self.evaluated = [Evaluated.of(one) for one in state["evaluated"]]
-        if self._rank == 0:
+        if self._ranks.is_first:
             self._log.keep_until(self._trainer.state.global_step)
         self._write_evaluations()
         self._write_calibrations()

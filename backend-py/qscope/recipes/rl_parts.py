@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from qscope.errors import UserError
 from qscope.features.files import NAME, load_features, refuse_other_sae
@@ -84,13 +83,6 @@ def prompts_of(rows: TrainRows, task: Rl, tokenizer: object, context: int, max_t
             field=f"{AT}.sampling.max_tokens",
         )
     return read_prompts(rows, tokenizer, task.format, context=room, at=at)
-
-
-def rank_of() -> tuple[int, int]:
-    """This process among those of the run, and how many there are."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def training_prompts(task: Rl, loaded: LoadedModel) -> Prompts:
@@ -222,7 +214,7 @@ class Steering:
         kept = read_json(path)
         if kept is None:
             kept = {str(layer): self._alike(context, layer) for layer in self.chosen}
-            if rank_of()[0] == 0:
+            if context.ranks.is_first:
                 write_json(path, kept)
                 context.artifact(path, kind="features", description="random features of the control, by firing rate")
         return {int(layer): [row["feature"] for row in rows] for layer, rows in kept.items()}
@@ -272,7 +264,7 @@ def penalty_of(
         context.info(f"measuring thresholds on {len(picked):,} rollouts")
         pairs = [(one.ids, made.ids) for one, made in zip(picked, sampler(requests), strict=True)]
         kept = {str(layer): mean for layer, mean in _means(loaded, rows, pairs).items()}
-        if rank_of()[0] == 0:
+        if context.ranks.is_first:
             write_json(path, kept)
             context.artifact(path, kind="thresholds", description="mean pre-activations on rollouts before training")
     watched = [WatchedFeatures(rows[layer], torch.tensor(kept[str(layer)])) for layer in sorted(chosen)]

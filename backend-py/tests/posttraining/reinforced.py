@@ -19,10 +19,11 @@ from qscope.posttraining.rare_negatives import Policy, RareNegatives
 from qscope.posttraining.rewards import Overlong, Rewards
 from qscope.posttraining.rl_batch import micro_batch_count
 from qscope.posttraining.rl_step import MadeStep, PromptOrder, StepMaker, StepSettings
-from qscope.posttraining.rl_trainer import Objective, RlTrainer, grpo_config
+from qscope.posttraining.rl_trainer import Objective, RlTrainer, gathered, grpo_config
 from qscope.posttraining.rollouts import Sampler, Steered
 from qscope.posttraining.trainable import prepare
 from qscope.posttraining.tuning import trainer_arguments
+from qscope.runs import Ranks
 from qscope.v1.generation_pb2 import Sampling
 from qscope.v1.model_pb2 import ModelOptions
 from qscope.v1.posttraining_pb2 import Trainable, TuningOptimizer
@@ -91,6 +92,8 @@ def reinforce(
     double: bool = False,
     asked: Sequence[Prompt] = PROMPTS,
     steer: Callable[[LoadedModel, float, int], Steered] | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    divided: bool = False,
     **context: Any,
 ) -> Reinforced:
     """The trainer of a tiny model in a folder that may hold the checkpoints of an earlier one."""
@@ -99,7 +102,7 @@ def reinforce(
         loaded.model.double()
     model = prepare(loaded, trainable, seed=4, at="rl.trainable")
     sampling = sampling or Sampling(temperature=1, top_p=1, max_tokens=10)
-    rows = prompts * group_size
+    rows = prompts // ranks.count * group_size
     micro = micro_batch_count(rows, micro_rows)
     arguments = trainer_arguments(
         "rl",
@@ -128,7 +131,7 @@ def reinforce(
         max_tokens=sampling.max_tokens,
     )
     trainer = RlTrainer(model, loaded.tokenizer, config, prompts=prompts)
-    run = Context(folder, **context)
+    run = Context(folder, ranks=ranks, **context)
     trainer.bind(run, AlarmBoard(alarms or [], run.warning, at="rl.alarms"), checkpoint_every=checkpoint_every)
     maker = GroupMaker(Sampler(loaded, sampling), seed=5, group_size=group_size)
     negatives = None
@@ -140,14 +143,20 @@ def reinforce(
             return Steered(steering_of(loaded, SAES, {1: [5]}, strength, {1: 1.0}), SAES, rare.stop_after_loops)
 
         negatives = RareNegatives(
-            rare, maker, steering_at=steering_at, prompts=[one.ids for one in asked], warn=run.warning
+            rare,
+            maker,
+            steering_at=steering_at,
+            prompts=[one.ids for one in asked],
+            gather=lambda verdicts: [one for part in gathered(verdicts) for one in part],
+            warn=run.warning,
         )
     made: list[MadeStep] = []
-    settings = replace(settings or StepSettings(prompts), prompts=prompts)
+    share = prompts // ranks.count
+    settings = replace(settings or StepSettings(share), prompts=share)
     trainer.learn_from(
         StepMaker(
             asked,
-            PromptOrder(len(asked), seed=3),
+            PromptOrder(len(asked), seed=3, rank=ranks.rank, ranks=ranks.count),
             maker,
             Rewards(Here(graders, fails), graders, overlong=overlong),
             negatives,
@@ -158,6 +167,8 @@ def reinforce(
         made=made.append,
         grader_failure_share=grader_failure_share,
     )
+    if divided:
+        trainer.divide(loaded.decoder)
     return Reinforced(trainer, loaded, model, run, made, trainable)
 
 

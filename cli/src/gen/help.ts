@@ -1626,8 +1626,9 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  on with the groups it has\n" +
     "    importance_correction:\n" +
     "      mode: none                  none, token_truncate (weights of tokens, cut\n" +
-    "                                  at cap), sequence_mask (sequences above cap\n" +
-    "                                  are left out); rare negatives are exempt\n" +
+    "                                  at cap), sequence_mask (weights of sequences,\n" +
+    "                                  those above cap are left out); rare negatives\n" +
+    "                                  are exempt\n" +
     "      cap: 3                      Largest weight\n" +
     "    rewards: \"\"                   Parts of the reward, for example [{kind:\n" +
     "                                  answer}, {kind: repetition}]\n" +
@@ -1671,15 +1672,17 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "                                  at the beginning and where the floor is broken\n" +
     "        per_group: 1              Steered rollouts of a group\n" +
     "        max_tokens: 512           Tokens of a steered rollout at most; never\n" +
-    "                                  more than of a normal one\n" +
+    "                                  more than of a normal one, and 0 as many\n" +
     "        stop_after_loops: 8       Whole loops after which a steered rollout is\n" +
-    "                                  cut; 0 lets it run to max_tokens\n" +
+    "                                  cut, at least 4 of 64 tokens together; 0 lets\n" +
+    "                                  it run to max_tokens\n" +
     "        verify: true              Check that a steered rollout loops (refused\n" +
     "                                  without: a good answer must not become a\n" +
     "                                  negative)\n" +
     "        on_miss: drop             A steered rollout that does not loop: drop (a\n" +
     "                                  normal one takes its place), resample (once\n" +
-    "                                  more, then drop), keep\n" +
+    "                                  more, then drop), keep; the control\n" +
+    "                                  random_features keeps all\n" +
     "        ratio: unsteered          Its probabilities are divided by: unsteered\n" +
     "                                  (those of the plain model: 1 at the first\n" +
     "                                  update), behavior (those of the steered\n" +
