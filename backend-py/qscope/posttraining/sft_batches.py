@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from qscope.posttraining.examples import Example
 from qscope.posttraining.sae_loss import IGNORED_LABEL, UNTAGGED
@@ -23,29 +25,25 @@ class Row:
     Attributes:
         ids: tokens.
         labels: tokens that are trained on, ``IGNORED_LABEL`` elsewhere.
-        language: index of the language of each token, ``UNTAGGED`` where nobody knows.
-        position: of each token in its own example.
+        sizes: tokens of each example in it.
+        languages: index of the language of each example, ``UNTAGGED`` where nobody knows.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
-    language: tuple[int, ...]
-    position: tuple[int, ...]
+    sizes: tuple[int, ...]
+    languages: tuple[int, ...]
 
     @classmethod
     def of(cls, example: Example, language: int) -> Row:
         """A row of one example."""
         labels = [token if flag else IGNORED_LABEL for token, flag in zip(example.ids, example.answer, strict=True)]
-        count = len(example.ids)
-        return cls(example.ids, tuple(labels), (language,) * count, tuple(range(count)))
+        return cls(example.ids, tuple(labels), (len(example.ids),), (language,))
 
-    def __add__(self, other: Row) -> Row:
-        return Row(
-            self.ids + other.ids,
-            self.labels + other.labels,
-            self.language + other.language,
-            self.position + other.position,
-        )
+    @classmethod
+    def joined(cls, rows: Sequence[Row]) -> Row:
+        """Several rows as one."""
+        return cls(*(tuple(chain.from_iterable(getattr(row, part.name) for row in rows)) for part in fields(cls)))
 
 
 def rows_of(examples: Sequence[Example], languages: Sequence[int]) -> list[Row]:
@@ -76,13 +74,7 @@ def packed(rows: Sequence[Row], context: int) -> list[Row]:
             place = by_room[room].pop()
             bins[place].append(index)
             by_room[room - size].append(place)
-    found = []
-    for members in bins:
-        whole = rows[members[0]]
-        for index in members[1:]:
-            whole = whole + rows[index]
-        found.append(whole)
-    return found
+    return [Row.joined([rows[index] for index in members]) for members in bins]
 
 
 @dataclass(frozen=True)
@@ -101,28 +93,26 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """``input_ids``, ``labels``, ``attention_mask`` or ``position_ids``, and ``language``, all [B, T]."""
-        width = max(len(row["input_ids"]) for row in rows)
+        size_B = torch.tensor([len(row["input_ids"]) for row in rows])
+        place_T = torch.arange(int(size_B.max()))
 
-        def padded(name: str, value: int) -> Tensor:
-            return torch.tensor([list(row[name]) + [value] * (width - len(row[name])) for row in rows])
+        def padded(parts: Sequence[Sequence[int] | Tensor], value: int) -> Tensor:
+            return pad_sequence([torch.as_tensor(part) for part in parts], batch_first=True, padding_value=value)
 
-        batch = {"input_ids": padded("input_ids", self.pad), "labels": padded("labels", IGNORED_LABEL)}
+        batch = {
+            "input_ids": padded([row["input_ids"] for row in rows], self.pad),
+            "labels": padded([row["labels"] for row in rows], IGNORED_LABEL),
+        }
         if self.packed:
-            position_BT = padded("position", -1)
+            position_BT = padded([torch.cat([torch.arange(size) for size in row["sizes"]]) for row in rows], -1)
             # Padding is an example of its own, at positions that begin anew.
-            place_T = torch.arange(width)
-            begin_B1 = (position_BT >= 0).sum(1, keepdim=True)
-            batch["position_ids"] = torch.where(position_BT < 0, place_T - begin_B1, position_BT)
+            batch["position_ids"] = torch.where(position_BT < 0, place_T - size_B[:, None], position_BT)
         else:
-            batch["attention_mask"] = (torch.arange(width) < lengths(rows)[:, None]).long()
+            batch["attention_mask"] = (place_T < size_B[:, None]).long()
         if self.language:
-            batch[LANGUAGE] = padded("language", UNTAGGED)
+            each = [torch.tensor(row["languages"]).repeat_interleave(torch.tensor(row["sizes"])) for row in rows]
+            batch[LANGUAGE] = padded(each, UNTAGGED)
         return batch
-
-
-def lengths(rows: Sequence[dict[str, Any]]) -> Tensor:
-    """Tokens of each row [B]."""
-    return torch.tensor([len(row["input_ids"]) for row in rows])
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -130,6 +120,6 @@ def columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {
         "input_ids": [row.ids for row in rows],
         "labels": [row.labels for row in rows],
-        "language": [row.language for row in rows],
-        "position": [row.position for row in rows],
+        "sizes": [row.sizes for row in rows],
+        "languages": [row.languages for row in rows],
     }

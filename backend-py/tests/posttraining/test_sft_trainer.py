@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from qscope.models.taps import tap_residuals
 from qscope.posttraining.alarms import Alarm
 from qscope.posttraining.examples import Example
 from qscope.posttraining.global_batch import GlobalBatch
-from qscope.posttraining.sae_loss import Normalisation
-from qscope.posttraining.sft_batches import packed, rows_of
+from qscope.posttraining.sae_loss import UNTAGGED, Normalisation
+from qscope.posttraining.sft_batches import Collator, Row, columns, packed, rows_of
 from qscope.posttraining.sft_terms import EntropyTerm, KlTerm, TokenProbabilityTerm
 from qscope.v1.posttraining_pb2 import ALARM_ACTION_STOP, ALARM_ACTION_WARN, TRAIN_METHOD_FULL, Trainable
 from tests.posttraining.tuned import LANGUAGES, LORA, examples, gradients_of, sae_term, tune
@@ -152,10 +153,28 @@ def test_packing_fills_rows_and_loses_none() -> None:
     tokens = sum(len(row.ids) for row in rows)
     assert len(found) <= math.ceil(tokens / 24) + 2
     for row in found:
-        begins = [place for place, position in enumerate(row.position) if position == 0]
-        for begin, end in zip(begins, [*begins[1:], len(row.ids)], strict=True):
-            assert row.position[begin:end] == tuple(range(end - begin))
+        assert sum(row.sizes) == len(row.ids)
+        for begin in accumulate((0, *row.sizes[:-1])):
             assert row.labels[begin] == -100
+
+
+def test_a_packed_batch_knows_where_each_token_stands_and_its_language() -> None:
+    one, three, two = rows_of(examples(3), [1, 2, 0])
+    table = columns([Row.joined([one, two]), three])
+    batch = Collator(0, packed=True)(
+        [dict(zip(table, line, strict=True)) for line in zip(*table.values(), strict=True)]
+    )
+    sizes = [len(row.ids) for row in (one, two, three)]
+    width = sizes[0] + sizes[1]
+    assert batch["position_ids"][0].tolist() == [*range(sizes[0]), *range(sizes[1])]
+    # Padding is an example of its own: attention of real tokens must not see it as their beginning.
+    assert batch["position_ids"][1].tolist() == [*range(sizes[2]), *range(width - sizes[2])]
+    assert batch["language"].tolist() == [
+        [1] * sizes[0] + [0] * sizes[1],
+        [2] * sizes[2] + [UNTAGGED] * (width - sizes[2]),
+    ]
+    assert batch["labels"][1, sizes[2] :].eq(-100).all()
+    assert "attention_mask" not in batch
 
 
 def test_what_is_not_finite_ends_the_run_before_it_reaches_the_weights(tiny_folder, tmp_path) -> None:
