@@ -97,7 +97,7 @@ def _tell_rows(context: RunContext, found: Examples) -> None:
     if found.left_out:
         first = found.faults[0]
         context.warning(
-            f"{sum(found.left_out.values()):,} rows are left out, the first of them {first.place}: {first.why}."
+            f"{sum(found.left_out.values()):,} of {found.read:,} rows left out, the first: {first.place}: {first.why}."
         )
     cut = sum(row.cut for row in found.items)
     if cut:
