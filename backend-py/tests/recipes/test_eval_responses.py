@@ -166,6 +166,23 @@ def test_targets_are_told_apart_and_averaged(experiment, written, run) -> None:
     assert "all to ru" in said(folder)
 
 
+def test_what_the_prompt_says_and_given_words_may_be_left_out(experiment, written, run) -> None:
+    rows = [
+        {"prompt": "文件?", "response": "The 文件 is saved", "language": "en"},
+        {"prompt": "?", "response": "The файл is saved", "language": "en"},
+        {"prompt": "?", "response": "The 파일 is saved", "language": "en"},
+    ]
+
+    def switched(**detection: Any) -> int:
+        task = experiment(responses={"source": written(rows)}, measures=ALL[1:2], codeswitch=detection)
+        return results(run(task))["codeswitch"]["micro_average"][0]["count"]
+
+    for paper in (False, True):
+        assert switched(paper=paper) == 3
+        assert switched(paper=paper, ignore_prompt=True) == 2
+        assert switched(paper=paper, ignore_prompt=True, words=["файл"]) == 1
+
+
 def test_without_tokens_loops_are_of_characters_and_it_says_so(experiment, written, run) -> None:
     rows = [{name: value for name, value in row.items() if name != "ids"} for row in ROWS]
     rows[1]["response"] = "so on " * 20
