@@ -12,6 +12,7 @@ from qscope.models.resolve import load_config, resolve
 from qscope.posttraining.alarms import Alarm, AlarmBoard
 from qscope.posttraining.dead_signal import refuse_nothing_trainable
 from qscope.posttraining.examples import Examples, read_examples
+from qscope.posttraining.packing_check import refuse_mixing
 from qscope.posttraining.sae_loss import UNTAGGED
 from qscope.posttraining.sft_batches import Row, packed, rows_of
 from qscope.posttraining.sft_trainer import SftTrainer
@@ -48,6 +49,8 @@ def run(context: RunContext) -> None:
     options = with_format(experiment.model_options, formats)
     loaded = load_model(experiment.model, options, device)
     check_hooks(loaded)
+    if task.packing:
+        refuse_mixing(loaded)
     output = Output.of(loaded.model, _own_dtype(experiment.model, options, loaded))
 
     found = read_examples(

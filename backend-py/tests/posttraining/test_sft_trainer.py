@@ -14,6 +14,7 @@ from qscope.models.taps import tap_residuals
 from qscope.posttraining.alarms import Alarm
 from qscope.posttraining.examples import Example
 from qscope.posttraining.global_batch import GlobalBatch
+from qscope.posttraining.packing_check import refuse_mixing
 from qscope.posttraining.sae_loss import UNTAGGED, Normalisation
 from qscope.posttraining.sft_batches import Collator, Row, columns, packed, rows_of
 from qscope.posttraining.sft_terms import EntropyTerm, KlTerm, TokenProbabilityTerm
@@ -175,6 +176,18 @@ def test_a_packed_batch_knows_where_each_token_stands_and_its_language() -> None
     ]
     assert batch["labels"][1, sizes[2] :].eq(-100).all()
     assert "attention_mask" not in batch
+
+
+@pytest.mark.parametrize(
+    ("family", "mixes"), [("qwen3", False), ("qwen3_moe", False), ("llama", False), ("qwen3_5", True)]
+)
+def test_packing_is_refused_where_one_text_would_reach_the_next(tiny_model, family: str, mixes: bool) -> None:
+    if not mixes:
+        refuse_mixing(tiny_model(family))
+        return
+    with pytest.raises(UserError, match="does not keep packed rows apart") as error:
+        refuse_mixing(tiny_model(family))
+    assert (error.value.reason, error.value.field) == ("PACKING_MIXES", "sft.packing")
 
 
 def test_what_is_not_finite_ends_the_run_before_it_reaches_the_weights(tiny_folder, tmp_path) -> None:

@@ -1408,8 +1408,9 @@ export const fieldHelp: Readonly<Record<string, string>> = {
     "    accumulate: 1                 Micro-batches of an optimiser step, on each\n" +
     "                                  rank; losses are means over all tokens of a\n" +
     "                                  step, so only memory changes\n" +
-    "    packing: false                Put several short rows into one (refused with\n" +
-    "                                  the SAE loss where languages would mix)\n" +
+    "    packing: false                Put several short rows into one; each keeps\n" +
+    "                                  its own positions, attention and language\n" +
+    "                                  (refused for models that would mix them)\n" +
     "    trainable:\n" +
     "      method: full                What is trained: full (the weights), lora\n" +
     "                                  (low-rank adapters beside them)\n" +
