@@ -427,6 +427,11 @@ def test_responses_are_what_the_model_writes_by_itself(asking, run) -> None:
         assert row["truncated"] is not ended
         assert row["response"] == loaded.tokenizer.decode(row["ids"])
     assert set(COLUMNS) <= set(rows[0])
+    # Batches go by length; what was found goes by row.
+    wrong = [(one["row"], one["sample"]) for one in lines(folder, "findings.jsonl") if one["measure"] == "accuracy"]
+    assert wrong == sorted(wrong)
+    assert len({row for row, _ in wrong}) > 1
+    assert [row["row"] for row in rows] != sorted(row["row"] for row in rows)
 
 
 def test_batches_are_of_like_length_whoever_asks() -> None:
