@@ -31,6 +31,9 @@ def divide(model: nn.Module, decoder: Decoder) -> None:
         fully_shard(block)
     # The rest: embeddings, the last norm, the output layer.
     fully_shard(model)
+    # Now, not in the first pass: rollouts run the model inside its adapters, and the first module that runs would take
+    # itself for the root. torch has no public call for it.
+    model._get_fsdp_state()._lazy_init()
 
 
 def is_divided(model: nn.Module) -> bool:
