@@ -88,6 +88,17 @@ class SaePenalty:
         """Decoder blocks whose outputs are read, ascending."""
         return sorted(self._watched)
 
+    def record(self) -> list[dict[str, object]]:
+        """What costs, for the training record: by layer."""
+        return [
+            {
+                "layer": layer,
+                "features": list(self._watched[layer].rows.features),
+                "thresholds": self._watched[layer].threshold_M.tolist(),
+            }
+            for layer in self.layers
+        ]
+
     def excess(self, resids: Mapping[int, Tensor], generated_BT: Tensor) -> Tensor:
         """excess_B: the mean over each rollout's generated tokens, float64; 0 for one without any.
 

@@ -133,6 +133,7 @@ class _Run:
         )
         maker = GroupMaker(sampler, seed=self._seed, group_size=task.group_size)
         penalty = penalty_of(context, task, loaded, prompts.items, sampler) if has_penalty(task) else None
+        self.signal: list[dict[str, object]] = penalty.record() if penalty is not None else []
         graders = graders_of(task.rewards)
         rewards = Rewards(
             pool,
@@ -162,6 +163,8 @@ class _Run:
         options = self.task.sae_penalty.rare_negative.calibrate
         rows = np.random.default_rng(self.context.seed_for("calibration prompts")).permutation(len(self.prompts.items))
         steering = Steering(self.context, self.task, self.loaded) if policy.source is not Source.PASTED else None
+        if steering is not None:
+            self.signal = steering.record()
         return RareNegatives(
             policy,
             maker,
@@ -349,6 +352,7 @@ def _export(context: RunContext, loaded: LoadedModel, model: nn.Module, output: 
         "experiment": json_format.MessageToDict(context.experiment, preserving_proto_field_name=True),
         "steps": steps,
         "data": {**prompts.identity, "rows": len(prompts.items), "left_out": dict(prompts.left_out)},
+        "sae_signal": run.signal,
         "calibrations": run.rare.calibrations if run.rare is not None else [],
         "evaluated": [one.as_dict() for one in run.evaluated],
     }

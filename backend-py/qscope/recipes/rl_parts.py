@@ -204,6 +204,19 @@ class Steering:
         self.at = lru_cache(maxsize=64)(partial(self._at, self.chosen))
         self.control_at = lru_cache(maxsize=64)(partial(self._at, self.control or {}))
 
+    def record(self) -> list[dict[str, object]]:
+        """What steers, for the training record: by layer, and by which SAE."""
+        return [
+            {
+                "layer": layer,
+                "features": features,
+                "drawn_instead": self.control[layer] if self.control else None,
+                "median_norm": float(self.norms[layer]),
+                "sae_fingerprint": self.saes.fingerprint(layer),
+            }
+            for layer, features in self.chosen.items()
+        ]
+
     def _at(self, chosen: dict[int, list[int]], strength: float) -> Steered:
         return Steered(
             steering_of(self._loaded, self.saes, chosen, strength, self.norms, at=RARE), self.saes, self._loops

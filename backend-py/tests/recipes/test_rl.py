@@ -255,7 +255,13 @@ def test_the_control_of_random_features_is_steered_by_others_that_fire_as_often(
     assert row["instead_of"] == 5
     assert row["feature"] != 5
     assert row["rate"] > 0
+    [signal] = json.loads((folder.artifacts / "training.json").read_text())["sae_signal"]
+    assert (signal["features"], signal["drawn_instead"]) == ([5], [row["feature"]])
     named = run(experiment(**STEERED))
+    [signal] = json.loads((named.artifacts / "training.json").read_text())["sae_signal"]
+    assert (signal["layer"], signal["features"], signal["drawn_instead"]) == (1, [5], None)
+    assert signal["median_norm"] > 0
+    assert len(signal["sae_fingerprint"]) > 8
     steered = [[one["ids"] for one in rollouts(each) if one["steered"]] for each in (folder, named)]
     assert len(steered[0]) == len(steered[1]) == STEPS
     assert steered[0] != steered[1]
@@ -269,6 +275,10 @@ def test_features_that_cost_take_off_reward_and_the_run_warns(run, experiment):
     assert min(parts) < 0
     thresholds = json.loads((folder.artifacts / "thresholds.json").read_text())
     assert [len(thresholds[layer]) for layer in ("1", "2")] == [1, 1]
+    signal = json.loads((folder.artifacts / "training.json").read_text())["sae_signal"]
+    assert [(one["layer"], one["thresholds"]) for one in signal] == [
+        (layer, pytest.approx(thresholds[str(layer)])) for layer in (1, 2)
+    ]
 
 
 def test_adapters_are_trained_and_merged_into_a_model_that_loads(run, experiment, tiny_folder):
