@@ -25,7 +25,7 @@ const typescript = [
   { name: 'TypeScript unit tests', command: [bin('vitest'), 'run', '--project', 'unit'] },
   ...(quick ? [] : [{ name: 'end-to-end tests', command: [bin('vitest'), 'run', '--project', 'end-to-end'] }]),
 ];
-const inPython = [
+const besides = [
   {
     name: 'Python tests',
     command: [python, '-m', 'pytest', ...(quick ? ['-m', 'not slow'] : [])],
@@ -33,6 +33,14 @@ const inPython = [
     // Beside the others on what may be two cores: threads that wait must not spin.
     env: { OMP_NUM_THREADS: '2', OMP_WAIT_POLICY: 'PASSIVE' },
   },
+  ...(quick
+    ? []
+    : [
+        {
+          name: 'end-to-end tests of training',
+          command: [bin('vitest'), 'run', '--project', 'end-to-end-training'],
+        },
+      ]),
 ];
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
@@ -43,9 +51,9 @@ if (!checkOnly) {
   // second says is held back until the first is done.
   const held = [];
   let first = true;
-  const second = Promise.all(
-    inPython.map((stage) => finish(stage, (text) => (first ? held.push(text) : process.stdout.write(text)))),
-  );
+  const second = (async () => {
+    for (const stage of besides) await finish(stage, (text) => (first ? held.push(text) : process.stdout.write(text)));
+  })();
   for (const stage of typescript) await finish(stage, (text) => process.stdout.write(text));
   first = false;
   process.stdout.write(held.join(''));
