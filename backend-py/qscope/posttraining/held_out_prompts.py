@@ -121,7 +121,8 @@ class HeldOutPrompts:
             sum(right),
             len(right),
             asked,
-            found.repeated_3grams * len(responses),
+            # The mean of nothing is not a number: a rank may have no prompt of its own.
+            found.repeated_3grams * len(responses) if responses else 0.0,
         )
         looping, cut, n, rights, graded, asked, share = map(sum, zip(*self._gather(counts), strict=True))
         return Evaluated(
