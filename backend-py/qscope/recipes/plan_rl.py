@@ -17,14 +17,12 @@ from qscope.posttraining.rewards import graders_of
 from qscope.posttraining.rl_batch import micro_batch_count
 from qscope.posttraining.rl_trainer import EXEMPTS
 from qscope.posttraining.trainable import refuse_layers
-from qscope.posttraining.tuning import schedule_of
 from qscope.recipes.plan_features import Estimate
-from qscope.recipes.plan_sft import STEP_OVER_FORWARD, trained_parameters, training_memory
+from qscope.recipes.plan_sft import STEP_OVER_FORWARD, rate_words, trained_parameters, trained_words, training_memory
 from qscope.recipes.rl_parts import AT, PENALTY, has_negatives, has_penalty, objective_of, overlong_of, prompts_of
 from qscope.recipes.rl_report import arm_words
 from qscope.v1 import run_pb2
 from qscope.v1.experiment_pb2 import Experiment
-from qscope.v1.posttraining_pb2 import TRAIN_METHOD_LORA
 from qscope.v1.rl_pb2 import RARE_NEGATIVE_SOURCE_PASTED, Rl
 
 FLOAT32 = 4
@@ -66,9 +64,7 @@ def plan_rl(experiment: Experiment, shape: ModelShape, device: torch.device, run
     memory.append(("cache of rollouts written side by side, at most", cache))
     memory.append(("scores of one token of those", 4 * side_by_side * shape.vocab_size * FLOAT32))
     planned = run_pb2.Plan(
-        facts=[
-            run_pb2.PlanFact(name=name, value=value) for name, value in _facts(task, found, held, shape, trained, ranks)
-        ],
+        facts=[run_pb2.PlanFact(name=name, value=value) for name, value in _facts(task, found, held, shape, ranks)],
         memory=[run_pb2.MemoryItem(name=name, bytes=int(count)) for name, count in memory],
         disk_bytes=task.checkpoint.keep * trained * 3 * FLOAT32 + shape.parameters * FLOAT32,
         samples=samples(found.items, tokenizer),
@@ -136,14 +132,8 @@ def _held_out(task: Rl, tokenizer: object, limit: int) -> Prompts | None:
     return prompts_of(task.evaluate.prompts, task, tokenizer, limit, sampling.max_tokens, at=f"{AT}.evaluate.prompts")
 
 
-def _facts(
-    task: Rl, found: Prompts, held: Prompts | None, shape: ModelShape, trained: int, ranks: int
-) -> list[tuple[str, str]]:
+def _facts(task: Rl, found: Prompts, held: Prompts | None, shape: ModelShape, ranks: int) -> list[tuple[str, str]]:
     lengths = [len(prompt.ids) for prompt in found.items]
-    schedule = schedule_of(AT, task.optimizer, task.trainable)
-    warm = f", {task.optimizer.warmup_steps:,} steps of warm-up" if task.optimizer.warmup_steps else ""
-    lora = task.trainable.method == TRAIN_METHOD_LORA
-    how = f"adapters of rank {task.trainable.lora.rank}, about " if lora else ""
     rows = task.prompts_per_step * task.group_size
     again = f", {task.iterations} updates on each" if task.iterations > 1 else ""
     facts = [
@@ -152,14 +142,14 @@ def _facts(
         ("prompt tokens", f"{min(lengths):,} to {max(lengths):,}; answers of up to {task.sampling.max_tokens:,}"),
         ("rewards", ", ".join(f"{one.name} x {one.weight:g}" for one in graders_of(task.rewards))),
         ("arm", arm_words(task)),
-        ("trained", f"{how}{trained:,} of {shape.parameters:,} parameters ({trained / shape.parameters:.1%})"),
+        ("trained", trained_words(task.trainable, shape)),
         (
             "steps",
             f"{task.steps:,} of {rows:,} rollouts ({task.prompts_per_step} prompts x {task.group_size}){again}",
         ),
         ("micro-batches", f"{micro_batch_count(rows // ranks, task.micro_batch_rows)} of a step on each process"),
         ("rollouts", f"{_rollouts(task):,} in all, of up to {_rollouts(task) * task.sampling.max_tokens:,} tokens"),
-        ("learning rate", f"{schedule.learning_rate:g}, {schedule.word}{warm}"),
+        ("learning rate", rate_words(AT, task.optimizer, task.trainable)),
     ]
     if held is not None:
         facts.append(("held out", f"{held.summary()}, answered {_evaluations(task)} times"))

@@ -22,7 +22,7 @@ from qscope.recipes.shared import run_or_path
 from qscope.v1 import run_pb2
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.model_pb2 import PRECISION_BFLOAT16
-from qscope.v1.posttraining_pb2 import TRAIN_METHOD_LORA, Trainable
+from qscope.v1.posttraining_pb2 import TRAIN_METHOD_LORA, Trainable, TuningOptimizer
 from qscope.v1.sft_pb2 import SFT_ARM_KL, SFT_ARM_RANDOM_FEATURES, SFT_ARM_SAE, SFT_ARM_TOKEN_PROBABILITY, Sft
 
 AT = "sft"
@@ -54,8 +54,7 @@ def plan_sft(experiment: Experiment, shape: ModelShape, device: torch.device, ru
     trained = trained_parameters(task.trainable, shape)
     planned = run_pb2.Plan(
         facts=[
-            run_pb2.PlanFact(name=name, value=value)
-            for name, value in _facts(task, shape, found, held, size, trained, layers)
+            run_pb2.PlanFact(name=name, value=value) for name, value in _facts(task, shape, found, held, size, layers)
         ],
         memory=[
             run_pb2.MemoryItem(name=name, bytes=int(count))
@@ -124,6 +123,21 @@ def trained_parameters(trainable: Trainable, shape: ModelShape) -> int:
     return shape.parameters
 
 
+def trained_words(trainable: Trainable, shape: ModelShape) -> str:
+    """How many parameters are trained, for a plan."""
+    trained = trained_parameters(trainable, shape)
+    lora = trainable.method == TRAIN_METHOD_LORA
+    how = f"adapters of rank {trainable.lora.rank}, about " if lora else ""
+    return f"{how}{trained:,} of {shape.parameters:,} parameters ({trained / shape.parameters:.1%})"
+
+
+def rate_words(verb: str, optimizer: TuningOptimizer, trainable: Trainable) -> str:
+    """The learning rate and its way over the steps, for a plan."""
+    schedule = schedule_of(verb, optimizer, trainable)
+    warm = f", {optimizer.warmup_steps:,} steps of warm-up" if optimizer.warmup_steps else ""
+    return f"{schedule.learning_rate:g}, {schedule.word}{warm}"
+
+
 def training_memory(
     trainable: Trainable,
     shape: ModelShape,
@@ -179,15 +193,10 @@ def _facts(
     found: Examples,
     held: Examples | None,
     size: _Size,
-    trained: int,
     layers: list[int],
 ) -> list[tuple[str, str]]:
     lengths = [len(row.ids) for row in found.items]
     answers = sum(sum(row.answer) for row in found.items)
-    schedule = schedule_of(AT, task.optimizer, task.trainable)
-    warm = f", {task.optimizer.warmup_steps:,} steps of warm-up" if task.optimizer.warmup_steps else ""
-    lora = task.trainable.method == TRAIN_METHOD_LORA
-    how = f"adapters of rank {task.trainable.lora.rank}, about " if lora else ""
     facts = [
         ("rows", found.summary()),
         ("columns", found.template),
@@ -196,13 +205,13 @@ def _facts(
             f"{sum(lengths):,} a pass, {answers:,} of them answers; {min(lengths):,} to {max(lengths):,} a row",
         ),
         ("languages", _languages(found)),
-        ("trained", f"{how}{trained:,} of {shape.parameters:,} parameters ({trained / shape.parameters:.1%})"),
+        ("trained", trained_words(task.trainable, shape)),
         (
             "steps",
             f"{size.steps:,} of {size.rows_per_step:,} rows (micro-batches of {task.micro_batch_rows},"
             f" {task.accumulate} on each of {size.processes} {'process' if size.processes == 1 else 'processes'})",
         ),
-        ("learning rate", f"{schedule.learning_rate:g}, {schedule.word}{warm}"),
+        ("learning rate", rate_words(AT, task.optimizer, task.trainable)),
         ("arm", _arm(task, layers)),
     ]
     if held is not None:
