@@ -1,6 +1,8 @@
 """Refusals of what would run without an error and train nothing: an auxiliary loss whose gradient is gone.
 
-Each function looks at one fact. Those of settings are asked before a run, those of tensors at its first step.
+Each function looks at one fact. Those of settings are asked before a run, those of tensors at its first step. What no
+setting can bring about needs no refusal: checkpointing is never reentrant, a packed token keeps its language, and no
+parallelism that shards the residual stream is offered.
 """
 
 from __future__ import annotations
@@ -16,30 +18,6 @@ if TYPE_CHECKING:
     from qscope.models.architectures import Decoder
 
 AT = "sft.sae_loss"
-
-
-def refuse_reentrant_checkpointing(gradient_checkpointing: bool, use_reentrant: bool | None) -> None:
-    """Reentrant checkpointing runs the first forward pass without autograd: what is computed inside it has no graph.
-
-    A block's output gets one when the block is left (torch 2.13, transformers 5.18: the gradient is the right one), but
-    only as long as that very tensor is what the checkpointed function returns; a cast or an adapter around the block
-    ends it.
-
-    Args:
-        gradient_checkpointing: whether it is on.
-        use_reentrant: as it is set; None leaves it to the library, whose default has changed between versions.
-
-    Raises:
-        UserError: it is on and not said to be non-reentrant (REENTRANT_CHECKPOINTING).
-    """
-    if gradient_checkpointing and use_reentrant is not False:
-        raise UserError(
-            "Reentrant gradient checkpointing runs the pass that the SAE loss reads without autograd, so the loss may "
-            "have no gradient.",
-            remedy="Set use_reentrant: false.",
-            reason="REENTRANT_CHECKPOINTING",
-            field="sft.gradient_checkpointing.use_reentrant",
-        )
 
 
 def refuse_nothing_trainable(model: nn.Module, decoder: Decoder, layers: Sequence[int]) -> None:
@@ -71,40 +49,6 @@ def refuse_nothing_trainable(model: nn.Module, decoder: Decoder, layers: Sequenc
             reason="NOTHING_TRAINABLE_BELOW",
             field=f"{AT}.layers",
         )
-
-
-def refuse_mixed_rows(packing: bool, language_per_token: bool) -> None:
-    """A packed row has texts of several languages in it, and one language for all of them would be wrong.
-
-    Raises:
-        UserError: rows are packed and each has one language (PACKED_LANGUAGES).
-    """
-    if packing and not language_per_token:
-        raise UserError(
-            "Packed rows mix languages, and each row has only one.",
-            remedy="Set packing: false, or give the language of every token.",
-            reason="PACKED_LANGUAGES",
-            field="sft.packing",
-        )
-
-
-def refuse_sharded_hidden(parallel: Mapping[str, int]) -> None:
-    """Tensor, sequence and context parallelism leave each rank a part of the residual stream.
-
-    Args:
-        parallel: sizes by field name, such as ``tensor_parallel``; 1 is none.
-
-    Raises:
-        UserError: one of them is above 1 (SHARDED_RESIDUAL).
-    """
-    for name, size in parallel.items():
-        if size > 1:
-            raise UserError(
-                f"{name} {size} shards the residual stream, which the SAE loss needs whole.",
-                remedy=f"Set {name}: 1; data parallelism and FSDP2 leave the residual stream whole.",
-                reason="SHARDED_RESIDUAL",
-                field=f"cluster.{name}",
-            )
 
 
 def refuse_nothing_held(rows_by_language: Mapping[str, int], targets: Sequence[str]) -> None:
@@ -146,8 +90,7 @@ def refuse_dead_capture(resids: Mapping[int, Tensor], layers: Iterable[int]) -> 
             what = "was not captured" if resid_BTD is None else "carries no gradient"
             raise UserError(
                 f"The residual stream of layer {layer} {what}, so the SAE loss there trains nothing.",
-                remedy="Set use_reentrant: false, train something at or below that layer, and leave no forward pass of "
-                "the training under no_grad.",
+                remedy="Train something at or below that layer; where it is trained, this is a bug of qscope.",
                 reason="DEAD_SAE_LOSS",
                 field=f"{AT}.layers",
             )

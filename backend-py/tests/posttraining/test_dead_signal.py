@@ -9,12 +9,9 @@ from qscope.errors import UserError
 from qscope.models.taps import tap_residuals
 from qscope.posttraining.dead_signal import (
     refuse_dead_capture,
-    refuse_mixed_rows,
     refuse_no_answer,
     refuse_nothing_held,
     refuse_nothing_trainable,
-    refuse_reentrant_checkpointing,
-    refuse_sharded_hidden,
 )
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.sae_loss import SaeLoss
@@ -92,13 +89,6 @@ def test_a_pass_under_no_grad_and_a_layer_without_a_tap_are_found_out(trained, r
         refuse_dead_capture(residuals(trained.model, trained.decoder, rows, [2]), [2, 0])
 
 
-@pytest.mark.parametrize("use_reentrant", [True, None])
-def test_settings_with_reentrant_checkpointing_are_refused(use_reentrant):
-    assert reason_of(refuse_reentrant_checkpointing, True, use_reentrant) == "REENTRANT_CHECKPOINTING"
-    refuse_reentrant_checkpointing(False, use_reentrant)
-    refuse_reentrant_checkpointing(True, False)
-
-
 def train_only(trained, *names: str) -> None:
     for name, p in trained.model.named_parameters():
         p.requires_grad_(any(part in name for part in names))
@@ -131,19 +121,6 @@ def test_the_remedy_names_the_first_layer_that_would_do(trained):
     train_only(trained, "layers.2.", "lm_head")
     with pytest.raises(UserError, match=r"at or below layer 0.*loss layers from 2 on"):
         refuse_nothing_trainable(trained.model, trained.decoder, [1, 0])
-
-
-def test_packed_rows_need_the_language_of_every_token():
-    assert reason_of(refuse_mixed_rows, True, False) == "PACKED_LANGUAGES"
-    refuse_mixed_rows(True, True)
-    refuse_mixed_rows(False, False)
-
-
-def test_parallelism_that_shards_the_residual_stream_is_refused():
-    refuse_sharded_hidden({"tensor_parallel": 1, "context_parallel": 1})
-    with pytest.raises(UserError, match="context_parallel 4") as caught:
-        refuse_sharded_hidden({"tensor_parallel": 1, "context_parallel": 4})
-    assert (caught.value.reason, caught.value.field) == ("SHARDED_RESIDUAL", "cluster.context_parallel")
 
 
 def test_data_in_the_held_language_alone_is_refused():
