@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qscope.errors import Stopped
 from qscope.models import LoadedModel
-from qscope.models.generation import Generation, TextStream
-from qscope.models.stop_texts import tokens_of
+from qscope.models.generation import Generation
 from qscope.posttraining.answered import Answered
 from qscope.posttraining.examples import Prompt
 from qscope.posttraining.graders import Response
+from qscope.posttraining.writing import write
 from qscope.v1.generation_pb2 import Sampling
-from qscope.v1.inference_pb2 import END_REASON_END_TOKEN, END_REASON_LENGTH
 
 
 @dataclass(frozen=True)
@@ -69,39 +67,21 @@ def answer(
     generation = Generation(
         loaded, [one.prompt.ids for one in asked], sampling, [noise(one) for one in asked], drop_ended=True
     )
-    ids: list[list[int]] = [[] for _ in asked]
-    cut_off, running = [False] * len(asked), set(range(len(asked)))
-    streams = [TextStream(loaded.tokenizer, sampling.stop) for _ in asked] if sampling.stop else []
-    while not generation.done:
-        if should_stop():
-            raise Stopped
-        step = generation.step()
-        running -= step.ended.keys()
-        for drawn in step.drawn:
-            row = drawn.row
-            if step.ended.get(row) == END_REASON_END_TOKEN:
-                continue
-            ids[row].append(drawn.token)
-            cut_off[row] = step.ended.get(row) == END_REASON_LENGTH
-            if streams:
-                streams[row].push(drawn.token)
-                if streams[row].stopped:
-                    generation.end(row)
-                    running.discard(row)
-        on_ended(len(asked) - len(running))
-    for row, stream in enumerate(streams):
-        stream.finish()
-        if stream.stopped:
-            # What repeats is measured on the response, and the stop text is no part of it.
-            ids[row], cut_off[row] = tokens_of(loaded.tokenizer, ids[row], stream.text), False
+    tokenizer = loaded.tokenizer
     found = []
-    for one, tokens, is_cut, stream in zip(asked, ids, cut_off, streams or [None] * len(asked), strict=True):
-        text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if stream is not None and stream.stopped:
+    for one, made in zip(
+        asked,
+        write(generation, tokenizer, sampling, rows=len(asked), should_stop=should_stop, on_ended=on_ended),
+        strict=True,
+    ):
+        # What repeats is measured on the response, and a stop text is no part of it.
+        tokens = made.answer_ids
+        text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if made.stopped:
             # The last token may have begun the stop text.
             text = _before(text, sampling.stop)
         response = Response(
-            text, one.prompt.asked, tuple(tokens), is_cut, one.prompt.answer, one.prompt.language, one.prompt.fields
+            text, one.prompt.asked, tokens, made.truncated, one.prompt.answer, one.prompt.language, one.prompt.fields
         )
         found.append(Answered(one.prompt.row, one.sample, response))
     return found

@@ -16,7 +16,8 @@ from enum import StrEnum
 
 from qscope.posttraining.pasted import pasted_loop
 from qscope.posttraining.repetition import Repetition, repetition_of
-from qscope.posttraining.rollouts import Request, Rollout, Sampler, Steered
+from qscope.posttraining.rollouts import Request, Sampler, Steered
+from qscope.posttraining.writing import Rollout
 from qscope.runs import seed_of
 
 

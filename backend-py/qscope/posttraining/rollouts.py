@@ -11,20 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from qscope.errors import Stopped
 from qscope.models import LoadedModel
-from qscope.models.generation import Generation, TextStream
+from qscope.models.generation import Generation
 from qscope.models.prompts import prompt_of_ids
-from qscope.posttraining.loop_watch import LoopWatch
+from qscope.posttraining.writing import Rollout, text_of, write
 from qscope.steering.batch import SteeredBatch
 from qscope.steering.resolve import ResolvedSpec
 from qscope.steering.saes import Saes
 from qscope.v1.generation_pb2 import Sampling
-from qscope.v1.inference_pb2 import END_REASON_END_TOKEN
 
 
 @dataclass(frozen=True)
@@ -38,30 +35,6 @@ class Request:
 
     prompt: tuple[int, ...]
     noise: int
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What the policy wrote.
-
-    Attributes:
-        ids: tokens drawn, the one that ended it among them.
-        said: how many of them are its answer: without an end token, or the tokens of a stop text.
-        text: the answer as text.
-        truncated: it ended at a limit and not by itself; a loop that was cut is truncated.
-        logprobs: of the tokens drawn, under the model that drew them, at the sampling temperature.
-    """
-
-    ids: tuple[int, ...]
-    said: int
-    text: str
-    truncated: bool
-    logprobs: tuple[float, ...]
-
-    @property
-    def answer_ids(self) -> tuple[int, ...]:
-        """The tokens of the answer."""
-        return self.ids[: self.said]
 
 
 @dataclass(frozen=True)
@@ -135,7 +108,7 @@ class Sampler:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens as text, as that of a rollout."""
-        return _text(self.loaded.tokenizer, ids)
+        return text_of(self.loaded.tokenizer, ids)
 
     def _batch(self, requests: list[Request], sampling: Sampling, steered: Steered | None) -> list[Rollout]:
         prompts = [request.prompt for request in requests]
@@ -153,57 +126,14 @@ class Sampler:
             # The policy is what is sampled from; a temperature of 0 has none and is told at 1.
             logprobs_at=sampling.temperature or 1.0,
         )
-        loops = steered.stop_after_loops if steered is not None else 0
-        rows = [_Row(self.loaded.tokenizer, sampling, loops) for _ in requests]
-        while not generation.done:
-            if self._should_stop():
-                raise Stopped
-            step = generation.step()
-            for drawn in step.drawn:
-                if rows[drawn.row].push(drawn.token, drawn.logprob, step.ended.get(drawn.row)):
-                    generation.end(drawn.row)
-        return [row.finish() for row in rows]
-
-
-class _Row:
-    """One rollout while it is written."""
-
-    def __init__(self, tokenizer: Any, sampling: Sampling, loops: int) -> None:
-        self._tokenizer = tokenizer
-        self._stream = TextStream(tokenizer, sampling.stop) if sampling.stop else None
-        self._watch = LoopWatch(loops) if loops else None
-        self._ids: list[int] = []
-        self._logprobs: list[float] = []
-        self._ended = False
-
-    def push(self, token: int, logprob: float, ended: int | None) -> bool:
-        """Adds a token; true when the row ends with it though the loop that decodes would go on."""
-        self._ids.append(token)
-        self._logprobs.append(logprob)
-        self._ended = ended == END_REASON_END_TOKEN
-        if ended is not None:
-            return False
-        if self._stream is not None:
-            self._stream.push(token)
-            if self._stream.stopped:
-                return True
-        return self._watch is not None and self._watch.push(token)
-
-    def finish(self) -> Rollout:
-        said = len(self._ids) - int(self._ended)
-        if self._stream is None:
-            text = _text(self._tokenizer, self._ids[:said])
-        else:
-            self._stream.finish()
-            text = self._stream.text
-            while self._stream.stopped and said and _text(self._tokenizer, self._ids[: said - 1]).startswith(text):
-                said -= 1
-        stopped = self._stream is not None and self._stream.stopped
-        return Rollout(tuple(self._ids), said, text, not self._ended and not stopped, tuple(self._logprobs))
-
-
-def _text(tokenizer: Any, ids: Sequence[int]) -> str:
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return write(
+            generation,
+            self.loaded.tokenizer,
+            sampling,
+            rows=len(requests),
+            stop_after_loops=steered.stop_after_loops if steered is not None else 0,
+            should_stop=self._should_stop,
+        )
 
 
 @contextmanager

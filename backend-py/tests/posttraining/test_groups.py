@@ -11,8 +11,9 @@ from qscope.posttraining.groups import Asked, GroupMaker, Negatives, OnMiss, Sou
 from qscope.posttraining.pasted import pasted_loop
 from qscope.posttraining.rare_negatives import ATTEMPTS, NORMALS, Policy, RareNegatives
 from qscope.posttraining.repetition import repetition_of
-from qscope.posttraining.rollouts import Request, Rollout, Sampler, Steered
+from qscope.posttraining.rollouts import Request, Sampler, Steered
 from qscope.posttraining.strength import calibrate, refuse_unreached
+from qscope.posttraining.writing import Rollout
 from qscope.v1.generation_pb2 import Sampling
 
 FREE = Sampling(temperature=1, top_p=1, max_tokens=128, ignore_end=True)

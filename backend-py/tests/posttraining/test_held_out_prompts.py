@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qscope.posttraining.examples import Prompt
 from qscope.posttraining.held_out_prompts import Evaluated, HeldOutPrompts
-from qscope.posttraining.rollouts import Rollout
+from qscope.posttraining.writing import Rollout
 
 LOOP = Rollout((7,) * 70, 70, "....", True, ())
 SAID = Rollout((1, 2, 3, 4, 9), 4, "four", False, ())

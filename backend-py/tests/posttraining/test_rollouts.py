@@ -73,6 +73,19 @@ def test_a_stop_text_ends_a_rollout_by_itself_and_is_no_part_of_its_answer(tiny_
     assert loaded.tokenizer.decode(one.answer_ids) == one.text
 
 
+def test_a_stop_text_that_is_complete_with_the_last_token_allowed_is_no_truncation(tiny_model):
+    loaded = tiny_model()
+    free = Sampler(loaded, FREE)(REQUESTS)[0]
+    stop = loaded.tokenizer.decode([free.ids[5]])
+    first = next(place for place in range(12) if stop in loaded.tokenizer.decode(free.ids[: place + 1]))
+    for tokens, truncated in ((first + 1, False), (first, True)):
+        short = Sampling(temperature=1, top_p=1, max_tokens=tokens, ignore_end=True, stop=[stop])
+        one = Sampler(loaded, short)(REQUESTS)[0]
+        assert one.ids == free.ids[:tokens]
+        assert (one.truncated, one.stopped) == (truncated, not truncated)
+        assert loaded.tokenizer.decode(one.answer_ids) == one.text
+
+
 def test_nothing_is_left_to_the_checkpoints_generation_config(tiny_model):
     loaded = tiny_model()
     before = [one.ids for one in Sampler(loaded, FREE)(REQUESTS)]
