@@ -1,6 +1,7 @@
 // Does the SAE loss keep a model from learning to switch language, and what does that cost? Trains the embedded model on
 // rows of which a share slides into Chinese: plainly, with the SAE loss in eight variants, and with what it is compared
-// with. Every arm has its weight chosen in the same way, on other prompts and another seed, before any test prompt is read.
+// with. Weights are chosen in one way, on other prompts and another seed, before any test prompt is read; the variants of
+// the SAE loss share that of the one with mean thresholds, two layers and two features, so that they differ in one thing.
 //
 //   qscope train-sae configs/embedded/train-sae.yaml
 //   node scripts/experiments/sasft-switching.mjs --sae RUN [--seeds 0,1,2] [--arms plain,...] [--at-once 1]
@@ -18,15 +19,18 @@ const { values: given } = parseArgs({
     sae: { type: 'string', default: 'latest' },
     seeds: { type: 'string', default: '0,1,2' },
     arms: { type: 'string' },
-    samples: { type: 'string', default: '8' },
+    samples: { type: 'string', default: '3' },
     steps: { type: 'string', default: '0' },
     'at-once': { type: 'string', default: '1' },
     runs: { type: 'string', default: path.join(root, 'runs', 'sasft-switching') },
   },
 });
-/** Weights that are tried, and the seed they are tried with. */
-const WEIGHTS = { sae: [0.016, 0.05, 0.15], kl: [0.03, 0.1, 0.3], entropy: [0.01, 0.03, 0.1], token: [0.3, 1, 3] };
+/** Weights that are tried, and the seed they are tried with. 0.016 is SASFT's own over the tokens of a step. */
+const WEIGHTS = { sae: [0.016, 0.05, 0.15, 0.5], kl: [0.03, 0.1, 0.3], entropy: [0.01, 0.03, 0.1], token: [0.3, 1, 3] };
 const VALIDATION = 100;
+const VALIDATION_SAMPLES = 8;
+/** The variant of the SAE loss that has its weight chosen. */
+const CHOSEN = 'sasft-mean-last2-top2';
 /** A weight may raise the held-out loss by so much over plain training, on the validation rows. */
 const ALLOWED = 0.01;
 
@@ -34,6 +38,7 @@ const sasft = (threshold, layers, top_k) => ({
   name: `sasft-${threshold}-last${layers.length}-top${top_k}`,
   label: `SASFT, alpha ${threshold}, last ${layers.length === 1 ? 'layer' : 'two layers'}, ${top_k} feature${top_k > 1 ? 's' : ''}`,
   grid: WEIGHTS.sae,
+  like: CHOSEN,
   options: (weight) => ({ arm: 'sae', sae_loss: { threshold, layers, top_k, weight } }),
 });
 const ARMS = [
@@ -51,7 +56,7 @@ const ARMS = [
     ['token_probability', 'penalty on the probability of Chinese tokens', WEIGHTS.token],
   ].map(([arm, label, grid]) => ({ name: arm, label, grid, options: (weight) => ({ arm, arm_weight: weight }) })),
   { name: 'filter', label: 'rows that switch left out', grid: [0], options: () => ({ arm: 'filter' }) },
-].filter((arm) => !given.arms || arm.name === 'plain' || given.arms.split(',').includes(arm.name));
+].filter((arm) => !given.arms || ['plain', CHOSEN, ...given.arms.split(',')].includes(arm.name));
 
 mkdirSync(given.runs, { recursive: true });
 const lab = new Lab(given.runs);
@@ -112,8 +117,8 @@ async function measure(name, seed, run, measures, prompts, sampling, rest = {}) 
   return readJson(path.join(folder, 'artifacts/results.json'));
 }
 
-// Sampled as SASFT samples: T 1, top_p 0.8, 8 responses to a prompt; any Chinese character counts.
-const switching = (name, seed, run, file, rest = {}) =>
+// Sampled as SASFT samples: T 1, top_p 0.8; any Chinese character counts.
+const switching = (name, seed, run, file, samples, rest = {}) =>
   measure(
     name,
     seed,
@@ -121,7 +126,7 @@ const switching = (name, seed, run, file, rest = {}) =>
     ['codeswitch'],
     source(file, 'kind=text'),
     { temperature: 1, top_p: 0.8, max_tokens: 40 },
-    { samples: Number(given.samples), codeswitch: { targets: ['zh'], paper: true }, ...rest },
+    { samples, codeswitch: { targets: ['zh'], paper: true }, ...rest },
   );
 const micro = (results) => results.codeswitch.micro_average[0];
 const lastLoss = (run) => {
@@ -133,16 +138,18 @@ const lastLoss = (run) => {
 
 const trials = ARMS.flatMap((arm) =>
   arm.grid.map((weight, at) => ({ arm, weight, name: `${arm.name}-w${at}` })),
-).filter(({ arm }) => arm.grid.length > 1 || arm.name === 'plain');
+).filter(({ arm }) => (arm.like ?? arm.name) === arm.name && (arm.grid.length > 1 || arm.name === 'plain'));
 const atOnce = Number(given['at-once']);
 await each(trials, atOnce, async (trial) => {
   const run = await train(`tune-${trial.name}`, VALIDATION, 'validation', trial.arm.options(trial.weight));
-  trial.switches = micro(await switching(`tuneswitch-${trial.name}`, VALIDATION, run, 'validation'));
+  trial.switches = micro(
+    await switching(`tuneswitch-${trial.name}`, VALIDATION, run, 'validation', VALIDATION_SAMPLES),
+  );
   trial.loss = lastLoss(run);
 });
 const allowed = trials.find((trial) => trial.arm.name === 'plain').loss * (1 + ALLOWED);
 for (const arm of ARMS) {
-  const own = trials.filter((trial) => trial.arm === arm);
+  const own = trials.filter((trial) => trial.arm.name === (arm.like ?? arm.name));
   const within = own.filter((trial) => trial.loss <= allowed);
   // Of equal ratios the smaller weight; where none is within bounds, the smallest.
   within.sort((a, b) => a.switches.value - b.switches.value || a.weight - b.weight);
@@ -160,7 +167,14 @@ await each(points, atOnce, async (point) => {
   point.loss = lastLoss(run);
   // Where plain training switches, what do the features do before? The page of these runs shows it.
   const onset = arm.name === 'plain' ? { onset: { sae, features } } : {};
-  const { codeswitch: found, onset: around } = await switching(`switch-${name}`, seed, run, 'test', onset);
+  const { codeswitch: found, onset: around } = await switching(
+    `switch-${name}`,
+    seed,
+    run,
+    'test',
+    Number(given.samples),
+    onset,
+  );
   point.onset = around;
   point.switches = found.micro_average[0];
   point.pairs = found.pairs;
@@ -169,6 +183,10 @@ await each(points, atOnce, async (point) => {
     max_tokens: 32,
   });
   point.right = sums.accuracy.right;
+  point.run = run;
+});
+await each(points, atOnce, async (point) => {
+  const name = `${point.arm.name}-${point.seed}`;
   // What the loss costs the language itself: the held-out loss before a first step is that of the model as it is.
   const chinese = await lab.start(
     `chinese-${name}`,
@@ -176,7 +194,7 @@ await each(points, atOnce, async (point) => {
     ['sft'],
     lab.write(`chinese-${name}.yaml`, {
       name: `chinese-${name}`,
-      model: path.join(run, 'artifacts/model'),
+      model: path.join(point.run, 'artifacts/model'),
       sft: {
         data: { ...source('train', ''), completion: '{response}', limit: 1 },
         held_out: { ...source('test', 'kind=chinese'), completion: '{response}' },

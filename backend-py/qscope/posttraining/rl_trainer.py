@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from qscope.posttraining import sharding
+from qscope.posttraining.answer_head import add_answer_head
 from qscope.posttraining.dapo import Clip, Ratio, Rollouts, dapo_loss, entry_mask
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.importance import Importance, ImportanceMode, importance_weights
@@ -106,6 +107,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
             train_dataset=_ticks(prompts, config.max_steps, config.num_iterations),
             processing_class=tokenizer,
         )
+        add_answer_head(self.model, temperature=self.temperature)
 
     def learn_from(
         self,
@@ -216,10 +218,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
     # -- the loss --------------------------------------------------------------------------------------------------
 
     def _logprobs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Log-probability of each generated token, with its graph, and the policy's entropy there; 0 elsewhere.
-
-        The head is the trainer's own, which holds no logits of the whole batch.
-        """
+        """Log-probability of each generated token, with its graph, and the policy's entropy there; 0 elsewhere."""
         labels_BT = inputs["ids_BT"].masked_fill(~inputs["generated_BT"], -100)
         with self.accelerator.autocast():
             # Padding is on the right, where no token sees it: there is nothing to mask.

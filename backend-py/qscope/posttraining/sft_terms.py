@@ -118,7 +118,7 @@ class KlTerm:
 
     Args:
         weight: of the term.
-        start: the model before training; None where adapters are trained, which can be switched off.
+        start: the model before training, which :func:`~qscope.posttraining.answer_head.add_answer_head` was told of.
         without_adapters: switches them off while it is entered.
     """
 
@@ -137,8 +137,8 @@ class KlTerm:
     def __call__(self, made: Forward) -> tuple[Tensor, Numbers]:
         assert made.logits_NV is not None
         with torch.no_grad(), self._without():
-            before_BTV = self._start(**made.inputs, use_cache=False).logits
-            logp0_NV = torch.log_softmax(before_BTV[:, :-1][made.answer_BT[:, 1:]].float(), dim=-1)
+            before_NV = self._start(**made.inputs, labels=made.labels_BT, answer_logits=True)["logits"]
+            logp0_NV = torch.log_softmax(before_NV.float(), dim=-1)
         logp_NV = torch.log_softmax(made.logits_NV.float(), dim=-1)
         total = (logp_NV.exp() * (logp_NV - logp0_NV)).sum()
         return self._weight * made.batch.scale * total, {"kl": (total, float(len(logp_NV)))}

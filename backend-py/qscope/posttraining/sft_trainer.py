@@ -1,7 +1,8 @@
 """Supervised fine-tuning on TRL's trainer: cross-entropy on answers, and a term beside it.
 
-TRL's part is the model with its fused output layer, the loop, mixed precision and the optimiser. Ours is the order of
-the rows, the mean over the tokens of the whole step, the term, and what :mod:`~qscope.posttraining.run_trainer` brings.
+TRL's part is the loop, mixed precision, the optimiser and, on a GPU, the fused output layer. Ours is the order of the
+rows, the mean over the tokens of the whole step, the term, the output layer on a CPU, and what
+:mod:`~qscope.posttraining.run_trainer` brings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from qscope.models.architectures import Decoder
 from qscope.models.taps import tap_residuals
+from qscope.posttraining.answer_head import add_answer_head
 from qscope.posttraining.dead_signal import refuse_no_answer
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.held_out import HeldOut
@@ -75,6 +77,7 @@ class SftTrainer(RunTrainer, SFTTrainer):
             data_collator=self._collator,
             processing_class=tokenizer,
         )
+        add_answer_head(self.model)
 
     def hold_out(self, rows: Sequence[Row], *, every: int) -> None:
         """Measures the loss on other rows: before training, every so many steps (0: never), and after it."""
@@ -152,10 +155,8 @@ class SftTrainer(RunTrainer, SFTTrainer):
         if not logits:
             out = model(**inputs, labels=labels_BT, fused_lm_head=True)
             return -out.log_probs.sum(), out.entropy.sum(), None
-        logits_BTV = model(**inputs, use_cache=False).logits
-        answer_BT = answer_mask(labels_BT)[:, 1:]
-        logits_NV = logits_BTV[:, :-1][answer_BT]
-        nll = nnf.cross_entropy(logits_NV.float(), labels_BT[:, 1:][answer_BT], reduction="sum")
+        logits_NV = model(**inputs, labels=labels_BT, answer_logits=True)["logits"].float()
+        nll = nnf.cross_entropy(logits_NV, labels_BT[:, 1:][answer_mask(labels_BT)[:, 1:]], reduction="sum")
         return nll, None, logits_NV
 
     # -- after a step ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from torch import nn
 from qscope.features.encoders import load_encoders, sae_record
 from qscope.features.files import NAME, load_features, save_features
 from qscope.models import LoadedModel
+from qscope.posttraining.answer_head import add_answer_head
 from qscope.posttraining.dead_signal import refuse_nothing_held
 from qscope.posttraining.examples import Example, Examples
 from qscope.posttraining.foreign_tokens import foreign_tokens
@@ -128,6 +129,7 @@ def with_start(arm: Arm, task: Sft, model: nn.Module, start: nn.Module | None) -
         return
     weight = arm.record["weight"]
     if start is not None:
+        add_answer_head(start)
         arm.term = KlTerm(weight, start)
     else:
         arm.term = KlTerm(weight, model, model.disable_adapter)

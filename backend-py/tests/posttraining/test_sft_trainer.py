@@ -12,6 +12,7 @@ from torch import Tensor
 from qscope.errors import UserError
 from qscope.models.taps import tap_residuals
 from qscope.posttraining.alarms import Alarm
+from qscope.posttraining.answer_head import add_answer_head
 from qscope.posttraining.examples import Example
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.packing_check import refuse_mixing
@@ -29,6 +30,7 @@ def kl_term(loaded, model):
     with torch.no_grad():
         # Another model, or the divergence would be zero in the first step.
         start.get_output_embeddings().weight += 0.2 * torch.randn_like(start.get_output_embeddings().weight)
+    add_answer_head(start)
     return KlTerm(0.5, start)
 
 
