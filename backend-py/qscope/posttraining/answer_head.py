@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from trl.trainer.utils import FusedCausalLMOutput
 
 from qscope.posttraining.sae_loss import answer_mask
 
@@ -46,6 +44,10 @@ def add_answer_head(model: nn.Module, *, temperature: float = 1.0, held: int = H
         temperature: that logits are divided by before log-probabilities are taken of them; the one TRL was given.
         held: numbers of logits at once.
     """
+    # Slow to import, and plans read this module.
+    from torch.distributed.tensor import DTensor
+    from trl.trainer.utils import FusedCausalLMOutput
+
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     theirs = inner.forward
     text_config = inner.config.get_text_config()
@@ -98,7 +100,8 @@ def answer_scores(
     """
 
     def piece(hidden_ND: Tensor, target_N: Tensor) -> Tensor:
-        return _Scores.apply(head(hidden_ND).float() / temperature, target_N)
+        logits_NV = head(hidden_ND).float()
+        return _Scores.apply(logits_NV if temperature == 1 else logits_NV / temperature, target_N)
 
     rows = max(1, held // head.weight.shape[0])
     if len(target_N) <= rows:

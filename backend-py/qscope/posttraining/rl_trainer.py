@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -24,38 +24,18 @@ from trl import GRPOConfig, GRPOTrainer
 
 from qscope.posttraining import sharding
 from qscope.posttraining.answer_head import add_answer_head
-from qscope.posttraining.dapo import Clip, Ratio, Rollouts, dapo_loss, entry_mask
+from qscope.posttraining.dapo import Ratio, Rollouts, dapo_loss, entry_mask
 from qscope.posttraining.global_batch import GlobalBatch
-from qscope.posttraining.importance import Importance, ImportanceMode, importance_weights
-from qscope.posttraining.interactions import Exemption
+from qscope.posttraining.importance import ImportanceMode, importance_weights
+from qscope.posttraining.objective import Objective
 from qscope.posttraining.rewards import failed_count
 from qscope.posttraining.rl_batch import micro_batches, padded
 from qscope.posttraining.rl_metrics import Signs, failures, signs_of, step_sums
 from qscope.posttraining.rl_step import MadeStep, StepMaker
 from qscope.posttraining.run_trainer import RunTrainer
 
-#: What this trainer does otherwise for steered rollouts.
-EXEMPTS = frozenset(Exemption)
-
 #: Entropy of the policy, in nats, below which it says one thing only.
 COLLAPSED = 0.01
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What the gradient is of.
-
-    Attributes:
-        clip: bounds of ratios.
-        ratio: of steered rollouts.
-        importance: gap between sampler and trainer.
-        min_token_prob: steered tokens that the plain model finds less likely get no loss; 0 keeps all.
-    """
-
-    clip: Clip = field(default_factory=Clip)
-    ratio: Ratio = Ratio.UNSTEERED
-    importance: Importance = field(default_factory=Importance)
-    min_token_prob: float = 0.0
 
 
 def grpo_config(

@@ -12,10 +12,10 @@ from qscope.posttraining.advantages import refuse_small_groups
 from qscope.posttraining.examples import Prompts, samples
 from qscope.posttraining.graders import load as load_grader
 from qscope.posttraining.interactions import check_interactions, settings_of
+from qscope.posttraining.objective import EXEMPTS
 from qscope.posttraining.overlong import soft_overlong_penalty
 from qscope.posttraining.rewards import graders_of
 from qscope.posttraining.rl_batch import micro_batch_count
-from qscope.posttraining.rl_trainer import EXEMPTS
 from qscope.posttraining.trainable import refuse_layers
 from qscope.recipes.plan_features import Estimate
 from qscope.recipes.plan_sft import STEP_OVER_FORWARD, rate_words, trained_parameters, trained_words, training_memory

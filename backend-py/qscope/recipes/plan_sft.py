@@ -10,6 +10,7 @@ import torch
 
 from qscope.features.files import NAME, load_features
 from qscope.models import ModelShape, load_tokenizer
+from qscope.posttraining.answer_head import HELD
 from qscope.posttraining.examples import Examples, read_examples, samples
 from qscope.posttraining.held_features import loss_layers
 from qscope.posttraining.trainable import formats_of, refuse_layers
@@ -76,7 +77,10 @@ def plan_sft(experiment: Experiment, shape: ModelShape, device: torch.device, ru
     step = STEP_OVER_FORWARD + (1 if task.trainable.gradient_checkpointing else 0) + (task.arm == SFT_ARM_KL)
     evaluations = 0 if held is None else 2 + (size.steps // task.evaluate_every if task.evaluate_every else 0)
     evaluated = 0 if held is None else evaluations * sum(len(row.ids) for row in held.items)
-    forward = 2 * (shape.active_block_parameters + shape.vocab_size * shape.d_model)
+    # The output layer reads the positions of answers only.
+    read = sum(len(row.ids) for row in found.items)
+    answers = sum(sum(row.answer) for row in found.items) / read
+    forward = 2 * (shape.active_block_parameters + answers * shape.vocab_size * shape.d_model)
     return Estimate(planned, (step * tokens + evaluated) * forward)
 
 
@@ -167,12 +171,14 @@ def training_memory(
     kept = BFLOAT16 if formats.autocast else weight
     # With checkpointing each block keeps its input, and one block at a time all of it.
     tensors = shape.n_layers + KEPT_TENSORS if trainable.gradient_checkpointing else shape.n_layers * KEPT_TENSORS
-    # TRL's fused output layer goes through the logits in tiles of 32,768 of them.
-    logits = (
-        tokens * shape.vocab_size * FLOAT32 * 3
-        if whole_logits
-        else min(tokens, 4096) * min(shape.vocab_size, 1 << 15) * FLOAT32 * 2
-    )
+    # Of answers alone, however many of the tokens they are. Elsewhere than on a CPU TRL's kernel goes through them in
+    # tiles of 32,768 of the vocabulary.
+    if whole_logits:
+        logits = 3 * tokens * shape.vocab_size * FLOAT32
+    elif device.type == "cpu":
+        logits = 3 * min(tokens * shape.vocab_size, max(HELD, shape.vocab_size)) * FLOAT32
+    else:
+        logits = 2 * min(tokens, 4096) * min(shape.vocab_size, 1 << 15) * FLOAT32
     found = [("model", shape.parameters * weight)]
     if lora:
         found.append(("adapters", trained * own))
@@ -180,7 +186,7 @@ def training_memory(
         ("gradients", trained * own),
         ("Adam moments", 2 * trained * own),
         ("activations of a micro-batch, about", tokens * shape.d_model * tensors * kept),
-        ("logits of a micro-batch", logits),
+        ("logits of a micro-batch, at most", logits),
     ]
     if frozen_copy:
         found.append(("model before training", shape.parameters * weight))

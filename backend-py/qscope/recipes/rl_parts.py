@@ -22,12 +22,12 @@ from qscope.posttraining.groups import OnMiss, Source
 from qscope.posttraining.importance import Importance, ImportanceMode
 from qscope.posttraining.interactions import settings_of
 from qscope.posttraining.loop_steering import best_features, named_features, steering_of
+from qscope.posttraining.objective import Objective
 from qscope.posttraining.random_features import draw_alike
 from qscope.posttraining.rare_negatives import Policy
 from qscope.posttraining.rewards import Overlong
 from qscope.posttraining.rl_batch import padded
 from qscope.posttraining.rl_step import StepSettings
-from qscope.posttraining.rl_trainer import Objective
 from qscope.posttraining.rollouts import Request, Sampler, Steered
 from qscope.posttraining.sae_penalty import SaePenalty, WatchedFeatures
 from qscope.recipes.shared import pinned, place_of_saes, run_or_path

@@ -15,11 +15,12 @@ from qscope.posttraining.examples import Prompt
 from qscope.posttraining.graders import Grade, Grader, Response, load
 from qscope.posttraining.groups import GroupMaker, OnMiss, Source
 from qscope.posttraining.loop_steering import steering_of
+from qscope.posttraining.objective import Objective
 from qscope.posttraining.rare_negatives import Policy, RareNegatives
 from qscope.posttraining.rewards import Overlong, Rewards
 from qscope.posttraining.rl_batch import micro_batch_count
 from qscope.posttraining.rl_step import MadeStep, PromptOrder, StepMaker, StepSettings
-from qscope.posttraining.rl_trainer import Objective, RlTrainer, gathered, grpo_config
+from qscope.posttraining.rl_trainer import RlTrainer, gathered, grpo_config
 from qscope.posttraining.rollouts import Sampler, Steered
 from qscope.posttraining.trainable import prepare
 from qscope.posttraining.tuning import trainer_arguments

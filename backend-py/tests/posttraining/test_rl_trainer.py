@@ -15,9 +15,9 @@ from qscope.posttraining.dapo import Clip, Ratio
 from qscope.posttraining.graders import Grader
 from qscope.posttraining.groups import Source
 from qscope.posttraining.importance import Importance, ImportanceMode
+from qscope.posttraining.objective import Objective
 from qscope.posttraining.rewards import Overlong
 from qscope.posttraining.rl_step import StepSettings
-from qscope.posttraining.rl_trainer import Objective
 from qscope.v1.generation_pb2 import Sampling
 from qscope.v1.model_pb2 import ModelOptions
 from qscope.v1.posttraining_pb2 import ALARM_ACTION_STOP, ALARM_ACTION_WARN

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -129,3 +132,11 @@ def test_measures_this_machine() -> None:
     assert 1e8 < speed.products < 1e15
     assert 1e7 < speed.bytes < 1e14
     assert 1 << 20 < available_memory(torch.device("cpu")) < 1 << 50
+
+
+def test_planning_leaves_out_what_only_training_needs() -> None:
+    # Every run plans first, and these take seconds to import.
+    slow = "{'trl', 'peft', 'datasets', 'transformers', 'accelerate'}"
+    code = f"import sys, qscope.recipes.admission; print(sorted({slow} & sys.modules.keys()))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
