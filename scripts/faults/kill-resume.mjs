@@ -2,6 +2,11 @@
 // final weights bit for bit with those of a run that was left alone.
 //
 //   node scripts/faults/kill-resume.mjs [--kills 20] [--seed 1] [--config configs/embedded/kill-resume.yaml]
+//   node scripts/faults/kill-resume.mjs --verb sft --config configs/embedded/kill-resume-sft.yaml --moments training \
+//     --set sft.sae_loss.sae=RUN --set sft.sae_loss.features=RUN [--only run] [--longest 8]
+//
+// With `--moments training` the clock of a kill starts when this attempt has reported its first step, not when its process
+// has begun: a verb that takes long to start would be killed there most of the time.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -17,6 +22,11 @@ const { values: options } = parseArgs({
     kills: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
     config: { type: 'string', default: path.join(root, 'configs/embedded/kill-resume.yaml') },
+    verb: { type: 'string', default: 'train-sae' },
+    set: { type: 'string', multiple: true, default: [] },
+    moments: { type: 'string', default: 'anywhere' },
+    longest: { type: 'string', default: '8' },
+    only: { type: 'string', default: '' },
     keep: { type: 'boolean', default: false },
   },
 });
@@ -32,10 +42,12 @@ try {
   for (let kill = 1; kill <= Number(options.kills); ) {
     const pid = await waitForJob(disturbed);
     if (pid === undefined) break;
-    const wait = 500 + random() * 7500;
+    if (options.moments === 'training') await waitForStep(disturbed);
+    const shortest = options.moments === 'training' ? 0 : 500;
+    const wait = shortest + random() * (1000 * Number(options.longest) - shortest);
     await sleep(wait);
     if (lastState(disturbed) === 'RUN_STATE_SUCCEEDED') break;
-    const target = random() < 0.25 ? 'worker' : 'run';
+    const target = random() < 0.25 && options.only !== 'run' ? 'worker' : 'run';
     const before = checkpoints(disturbed);
     if (target === 'worker') {
       if (!killWorker()) continue;
@@ -79,7 +91,7 @@ function start() {
   const known = new Set(existsSync(runsDir) ? readdirSync(runsDir) : []);
   // A shared worker starts the run, so that a later kill of the worker hits the one the job came from.
   qscope(['worker', 'start']);
-  const { code, text } = qscope(['train-sae', options.config, '--detach']);
+  const { code, text } = qscope([options.verb, options.config, ...options.set.flatMap((one) => ['--set', one]), '--detach']);
   if (code !== 0) throw new Error(`the run did not start: ${text}`);
   const name = readdirSync(runsDir).find((entry) => !known.has(entry) && !entry.startsWith('.'));
   return path.join(runsDir, name);
@@ -120,6 +132,18 @@ async function waitForJob(folder) {
   throw new Error(`no process for ${folder}`);
 }
 
+/** Waits until the newest attempt has reported a step of training, or the run is over. */
+async function waitForStep(folder) {
+  for (let i = 0; i < 6_000; i += 1) {
+    const lines = journal(folder);
+    const started = lines.findLastIndex((text) => text.includes('RUN_STATE_RUNNING'));
+    if (lines.slice(started + 1).some((text) => text.includes('"phase": "training"'))) return;
+    if (['RUN_STATE_SUCCEEDED', 'RUN_STATE_FAILED'].includes(lastState(folder))) return;
+    await sleep(50);
+  }
+  throw new Error(`no step of ${folder}`);
+}
+
 async function waitForEnd(folder) {
   for (let i = 0; i < 12_000; i += 1) {
     const state = lastState(folder);
@@ -138,11 +162,14 @@ function jobPid(folder) {
 
 /** State of the newest whole journal line that has one. */
 function lastState(folder) {
-  const file = path.join(folder, 'events.jsonl');
-  if (!existsSync(file)) return undefined;
-  const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
-  const line = lines.findLast((text) => text.includes('"state_changed"'));
+  const line = journal(folder).findLast((text) => text.includes('"state_changed"'));
   return line && JSON.parse(line).state_changed.state;
+}
+
+/** The whole lines of the journal. */
+function journal(folder) {
+  const file = path.join(folder, 'events.jsonl');
+  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').slice(0, -1) : [];
 }
 
 function checkpoints(folder) {

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from qscope.posttraining.collective import shared
+
 
 @dataclass(frozen=True)
 class GlobalBatch:
@@ -55,7 +57,7 @@ class GlobalBatch:
         """
         count = torch.stack([mask_BT.sum(dtype=torch.int64) for mask_BT in masks_BT]).sum()
         ranks = 1
-        if dist.is_available() and dist.is_initialized():
+        if shared():
             dist.all_reduce(count, group=group)
             ranks = dist.get_world_size(group)
         return cls(int(count), ranks if gradients_averaged else 1, micro_batches)

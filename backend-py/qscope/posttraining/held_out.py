@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from qscope.posttraining.collective import added, rank_and_count
 from qscope.posttraining.sae_loss import IGNORED_LABEL, answer_mask
 from qscope.posttraining.sft_batches import LANGUAGE, Collator, Row, columns
 
@@ -37,7 +37,7 @@ class HeldOut:
             model: with TRL's fused output layer, wrapped or not; its mode is put back.
             device: where it is.
         """
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+        rank, ranks = rank_and_count()
         training, found = model.training, torch.zeros(2, dtype=torch.float64, device=device)
         model.eval()
         # Every rank runs as many passes: ranks that share weights wait for each other in each of them.
@@ -49,16 +49,10 @@ class HeldOut:
                 batch["labels"] = torch.full_like(batch["labels"], IGNORED_LABEL)
             found += self._sums(model, batch)
         model.train(training)
-        if _shared():
-            dist.all_reduce(found)
-        total, tokens = found.tolist()
+        total, tokens = added(found).tolist()
         return total / max(tokens, 1.0)
 
     @staticmethod
     def _sums(model: nn.Module, batch: dict[str, Any]) -> Tensor:
         out = model(**batch, fused_lm_head=True)
         return torch.stack([-out.log_probs.double().sum(), answer_mask(batch["labels"]).sum().double()])
-
-
-def _shared() -> bool:
-    return dist.is_available() and dist.is_initialized()

@@ -17,13 +17,13 @@ from dataclasses import astuple
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from qscope.posttraining import sharding
 from qscope.posttraining.answer_head import add_answer_head
+from qscope.posttraining.collective import added, gathered
 from qscope.posttraining.dapo import Ratio, Rollouts, dapo_loss, entry_mask
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.importance import ImportanceMode, importance_weights
@@ -267,10 +267,7 @@ class RlTrainer(RunTrainer, GRPOTrainer):
 
     def _added(self, numbers: Sequence[float]) -> list[float]:
         """Sums over ranks."""
-        added = torch.tensor(list(numbers), dtype=torch.float64, device=self.accelerator.device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(added)
-        return added.tolist()
+        return added(torch.tensor(list(numbers), dtype=torch.float64, device=self.accelerator.device)).tolist()
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -304,15 +301,6 @@ class RlTrainer(RunTrainer, GRPOTrainer):
             of_rank, number, field_name = name.split(".")
             if int(of_rank) == rank:
                 self._buffered_inputs[int(number)][field_name] = part.to(self.accelerator.device)
-
-
-def gathered(own: Any) -> list[Any]:
-    """What every rank holds."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [own]
-    held: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(held, own)
-    return held
 
 
 def _ticks(prompts: int, updates: int, iterations: int) -> Dataset:

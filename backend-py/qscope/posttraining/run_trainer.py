@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -26,6 +25,7 @@ from qscope.errors import UserError
 from qscope.models.architectures import Decoder
 from qscope.posttraining import sharding, trainer_state
 from qscope.posttraining.alarms import AlarmBoard
+from qscope.posttraining.collective import added, wait_for_all
 from qscope.runs import RunContext
 from qscope.runs.checkpoints import Checkpoint
 
@@ -190,8 +190,7 @@ class RunTrainer:
         }
         if self.args.process_index == 0:
             self.run_context.checkpoints.save(step, tensors, state)
-        if dist.is_available() and dist.is_initialized():
-            dist.barrier()
+        wait_for_all()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         trainer_state.load_model(self.model if model is None else model, self._kept.tensors)
@@ -246,11 +245,8 @@ class RunTrainer:
         names = sorted(self._sums)
         if names:
             pairs_N2 = torch.stack([torch.stack([self._sums[name], self._weights[name]]) for name in names])
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(pairs_N2)
-            found = {
-                name: total / weight for name, (total, weight) in zip(names, pairs_N2.tolist(), strict=True) if weight
-            }
+            sums = zip(names, added(pairs_N2).tolist(), strict=True)
+            found = {name: total / weight for name, (total, weight) in sums if weight}
             logs.update(found)
             self._sums, self._weights = {}, {}
         now, (before, tokens) = time.monotonic(), self._window

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as nnf
 from datasets import Dataset
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from qscope.models.architectures import Decoder
 from qscope.models.taps import tap_residuals
 from qscope.posttraining.answer_head import add_answer_head
+from qscope.posttraining.collective import added
 from qscope.posttraining.dead_signal import refuse_no_answer
 from qscope.posttraining.global_batch import GlobalBatch
 from qscope.posttraining.held_out import HeldOut
@@ -112,9 +112,7 @@ class SftTrainer(RunTrainer, SFTTrainer):
             refuse_no_answer(self._batch.tokens)
         read = (batch.get("attention_mask", batch["input_ids"] == batch["input_ids"]) for batch in batch_samples)
         seen = torch.stack([mask_BT.sum().to(device) for mask_BT in read]).sum()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(seen)
-        self.count_tokens(int(seen))
+        self.count_tokens(int(added(seen)))
         return torch.tensor(self._batch.tokens, device=device)
 
     # -- loss ------------------------------------------------------------------------------------------------------
@@ -166,9 +164,7 @@ class SftTrainer(RunTrainer, SFTTrainer):
 
     def after_step(self, step: int) -> None:
         if self._term is not None and self._term.layers:
-            active = torch.as_tensor(self._active, device=self.args.device)
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(active)
+            active = added(torch.as_tensor(self._active, device=self.args.device))
             self.alarms.seen("dead_signal", int(active) == 0)
             self._active = 0
         every = self._held_out_every

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -26,6 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from qscope.errors import UserError
+from qscope.posttraining.collective import gathered, rank_and_count, shared
 
 _MODEL, _MOMENTS, _RANDOM = "model", "optimizer", "random"
 
@@ -36,13 +36,13 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     Args:
         model: as it is trained, wrapped or not.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=_shared(), ignore_frozen_params=True)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=shared(), ignore_frozen_params=True)
     found: dict[str, Tensor] = {}
     places: set[tuple[int, int]] = set()
     for name, tensor in get_model_state_dict(model, options=options).items():
         # Tied weights have several names; each is put back by any of them.
         place = (tensor.data_ptr(), tensor.numel())
-        if tensor.numel() and not _shared() and place in places:
+        if tensor.numel() and not shared() and place in places:
             continue
         places.add(place)
         found[f"{_MODEL}.{name}"] = tensor
@@ -78,7 +78,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, T
             # A pass without a backward one, on held-out rows, leaves the whole weights of the root in the place of
             # this rank's part, which the optimiser knows.
             module.reshard()
-    options = StateDictOptions(full_state_dict=True, cpu_offload=_shared())
+    options = StateDictOptions(full_state_dict=True, cpu_offload=shared())
     state = get_optimizer_state_dict(model, optimizer, options=options)
     tensors = {
         f"{_MOMENTS}.{moment}.{name}": torch.as_tensor(value)
@@ -114,10 +114,7 @@ def random_states() -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     own = {"numpy": torch.from_numpy(words.astype(np.int64)), "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
-    everyone: list[Any] = [(plain, own)]
-    if _shared():
-        everyone = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, (plain, own))
+    everyone = gathered((plain, own))
     tensors = {
         f"{_RANDOM}.{rank}.{name}": tensor for rank, (_, owned) in enumerate(everyone) for name, tensor in owned.items()
     }
@@ -130,7 +127,7 @@ def load_random_states(tensors: Mapping[str, Tensor], plain: list[dict[str, Any]
     Raises:
         UserError: the checkpoint was written by another number of ranks (CHECKPOINT_RANKS).
     """
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+    rank, ranks = rank_and_count()
     if len(plain) != ranks:
         raise UserError(
             f"The checkpoint was written by {len(plain)} processes, and this run has {ranks}.",
@@ -146,10 +143,6 @@ def load_random_states(tensors: Mapping[str, Tensor], plain: list[dict[str, Any]
     torch.set_rng_state(own["torch"])
     if "cuda" in own and torch.cuda.is_available():
         torch.cuda.set_rng_state(own["cuda"])
-
-
-def _shared() -> bool:
-    return dist.is_available() and dist.is_initialized()
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

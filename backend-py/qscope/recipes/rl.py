@@ -15,6 +15,7 @@ from qscope.models import LoadedModel, check_hooks, choose_device, load_model
 from qscope.models.generation import context_length
 from qscope.models.resolve import load_config, resolve
 from qscope.posttraining.alarms import AlarmBoard
+from qscope.posttraining.collective import gathered
 from qscope.posttraining.examples import Prompts
 from qscope.posttraining.grader_pool import GraderPool
 from qscope.posttraining.groups import GroupMaker, Source
@@ -23,7 +24,7 @@ from qscope.posttraining.rare_negatives import RareNegatives
 from qscope.posttraining.rewards import Rewards, graders_of
 from qscope.posttraining.rl_batch import micro_batch_count
 from qscope.posttraining.rl_step import MadeStep, PromptOrder, StepMaker
-from qscope.posttraining.rl_trainer import RlTrainer, gathered, grpo_config
+from qscope.posttraining.rl_trainer import RlTrainer, grpo_config
 from qscope.posttraining.rollout_log import RolloutLog
 from qscope.posttraining.rollouts import Sampler
 from qscope.posttraining.sae_penalty import WARNING

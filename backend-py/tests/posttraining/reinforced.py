@@ -11,6 +11,7 @@ from torch import nn
 
 from qscope.models import LoadedModel, load_model
 from qscope.posttraining.alarms import Alarm, AlarmBoard
+from qscope.posttraining.collective import gathered
 from qscope.posttraining.examples import Prompt
 from qscope.posttraining.graders import Grade, Grader, Response, load
 from qscope.posttraining.groups import GroupMaker, OnMiss, Source
@@ -20,7 +21,7 @@ from qscope.posttraining.rare_negatives import Policy, RareNegatives
 from qscope.posttraining.rewards import Overlong, Rewards
 from qscope.posttraining.rl_batch import micro_batch_count
 from qscope.posttraining.rl_step import MadeStep, PromptOrder, StepMaker, StepSettings
-from qscope.posttraining.rl_trainer import RlTrainer, gathered, grpo_config
+from qscope.posttraining.rl_trainer import RlTrainer, grpo_config
 from qscope.posttraining.rollouts import Sampler, Steered
 from qscope.posttraining.trainable import prepare
 from qscope.posttraining.tuning import trainer_arguments
