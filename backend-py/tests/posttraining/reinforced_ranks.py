@@ -1,4 +1,4 @@
-"""One of two ranks that learn from rollouts together: ``python -m tests.posttraining.reinforced_ranks FOLDER``.
+"""One of two ranks that learn from rollouts together.
 
 The folder holds ``spec.json``: arguments of :func:`~tests.posttraining.reinforced.reinforce`. Started by
 test_rl_ranks.py.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from qscope.runs import RunStopped, Seat
@@ -39,7 +38,3 @@ def main(folder: Path) -> None:
         "wrapped": type(made.trainer.model_wrapped).__name__,
     }
     (folder / f"result-{seat.rank}.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -6,24 +6,21 @@ Products of fewer rows round otherwise, and the trainer's output layer is float3
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from qscope.runs import Seat
+from tests.posttraining import reinforced_ranks
+from tests.posttraining.rank_pair import RANKS, together
 from tests.posttraining.reinforced import KEPT, reinforce
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed"),
 ]
-ROOT = Path(__file__).parents[2]
-RANKS, STEPS = 2, 4
+STEPS = 4
 SHARED = {"steps": STEPS, "prompts": 4, "iterations": 2, "micro_rows": 4, "learning_rate": 1e-4, "double": True}
 
 
@@ -31,23 +28,7 @@ def train(folder: Path, **spec: Any) -> list[dict[str, Any]]:
     """What two ranks say of a training in ``folder``, which may hold the checkpoints of an earlier one."""
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps({**SHARED, "stop_at": -1, **spec}))
-    (folder / "meeting").unlink(missing_ok=True)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.posttraining.reinforced_ranks", str(folder)],
-            cwd=ROOT,
-            env={**os.environ, **seat.variables, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for seat in (Seat(rank, RANKS, os.getpid(), folder) for rank in range(RANKS))
-    ]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * RANKS, errors[0] + errors[1]
+    together(reinforced_ranks.main, folder)
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

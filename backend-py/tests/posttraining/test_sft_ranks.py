@@ -8,9 +8,6 @@ Divided ones (FSDP2) add the squares of a gradient's norm in another order: in f
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,39 +16,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qscope.runs import RunStopped, Seat
+from qscope.runs import RunStopped
+from tests.posttraining import tuned_ranks
+from tests.posttraining.rank_pair import RANKS, together
 from tests.posttraining.tuned import FULL, LORA, STILL_LORA, tune
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed"),
 ]
-ROOT = Path(__file__).parents[2]
-RANKS, STEPS = 2, 5
+STEPS = 5
 
 
 def train(folder: Path, **spec: Any) -> list[dict[str, Any]]:
     """What two ranks say of a training in ``folder``, which may hold the checkpoints of an earlier one."""
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps({"batch": 2, "accumulate": 1, "exact": True, "stop_at": -1, **spec}))
-    (folder / "meeting").unlink(missing_ok=True)
-    seats = [Seat(rank, RANKS, os.getpid(), folder) for rank in range(RANKS)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.posttraining.tuned_ranks", str(folder)],
-            cwd=ROOT,
-            env={**os.environ, **seat.variables, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for seat in seats
-    ]
-    try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * RANKS, errors[0] + errors[1]
+    together(tuned_ranks.main, folder)
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

@@ -1,4 +1,4 @@
-"""One of two ranks that train a tiny model together: ``python -m tests.posttraining.tuned_ranks FOLDER``.
+"""One of two ranks that train a tiny model together.
 
 The folder holds ``spec.json``: the arguments of :func:`~tests.posttraining.tuned.tune`. Rank 0 leaves ``result.json``
 and ``weights.safetensors`` there. Started by test_sft_ranks.py.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -57,7 +56,3 @@ def main(folder: Path) -> None:
         "said": tuned.context.said,
     }
     (folder / f"result-{seat.rank}.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
