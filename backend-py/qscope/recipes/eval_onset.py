@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qscope.features.encoders import load_encoders
-from qscope.features.files import NAME, group_of, load_features
+from qscope.features.files import group_of, load_features
 from qscope.features.onset import OnsetCurve
 from qscope.models import LoadedModel
 from qscope.posttraining.answered import Answered
@@ -22,8 +22,9 @@ from qscope.posttraining.held_features import held_features, loss_layers
 from qscope.posttraining.sae_loss import HeldFeatures
 from qscope.posttraining.switch_onset import Aligned, Side, aligned, as_dict, first_token, onset_of_switches
 from qscope.recipes.eval_parts import AT as EVAL
+from qscope.recipes.feature_parts import language_run
 from qscope.recipes.repetition_report import mean_of, separation
-from qscope.recipes.shared import pinned, place_of_saes, run_or_path, warn_of_misfit
+from qscope.recipes.shared import pinned, place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.runs.files import plain
 from qscope.v1 import report_pb2 as pb
@@ -63,8 +64,9 @@ def open_probe(context: RunContext, task: EvalResponses, loaded: LoadedModel, pr
         UserError: what :func:`~qscope.posttraining.held_features.held_features` and the readers of files refuse.
     """
     options, offline, runs = task.onset, context.experiment.model_options.offline, context.folder.parent
-    named = Path(pinned(context, f"{AT}.features", partial(run_or_path, options.features, runs, NAME)))
-    found = load_features(named, field=f"{AT}.features")
+    at = f"{AT}.features"
+    named = Path(pinned(context, at, partial(language_run, options.features, runs, at=at)))
+    found = load_features(named, field=at)
     layers = loss_layers(options.layers, loaded.facts.n_layers, {entry.layer for entry in found.entries}, at=AT)
     place = pinned(context, f"{AT}.sae", partial(place_of_saes, options.sae, runs, at=f"{AT}.sae"))
     warn_of_misfit(context, place, layers, loaded, at=f"{AT}.sae")

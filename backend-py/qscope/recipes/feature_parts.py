@@ -63,6 +63,15 @@ def feature_set_of(task: NamesFeatures, runs: Path, *, at: str) -> FeatureSet | 
     return load_features(run_or_path(task.feature_set, runs, NAME), field=f"{at}.feature_set")
 
 
+def language_run(name: str, runs: Path, *, at: str) -> Path:
+    """The run of ``qscope features language`` that a field names, or its file.
+
+    Raises:
+        UserError: see :func:`~qscope.recipes.shared.run_or_path`.
+    """
+    return run_or_path(name, runs, NAME, verb="features language", at=at)
+
+
 def pinned_features(context: RunContext, task: NamesFeatures, *, at: str) -> FeatureSet | None:
     """As :func:`feature_set_of`, with the set that the first attempt of the run found."""
     if not task.feature_set:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from qscope.features.files import NAME, load_features
+from qscope.features.files import load_features
 from qscope.models import ModelShape, load_tokenizer
 from qscope.posttraining.answer_head import HELD
 from qscope.posttraining.examples import Examples, read_examples, samples
@@ -16,10 +16,10 @@ from qscope.posttraining.held_features import loss_layers
 from qscope.posttraining.trainable import formats_of, refuse_layers
 from qscope.posttraining.training_order import step_count
 from qscope.posttraining.tuning import schedule_of
+from qscope.recipes.feature_parts import language_run
 from qscope.recipes.plan_features import Estimate
 from qscope.recipes.plan_words import ranges
 from qscope.recipes.sft_parts import ARM_WEIGHTS, ARM_WORDS, arm_of, needs_languages
-from qscope.recipes.shared import run_or_path
 from qscope.v1 import run_pb2
 from qscope.v1.experiment_pb2 import Experiment
 from qscope.v1.model_pb2 import PRECISION_BFLOAT16
@@ -112,7 +112,7 @@ def _loss_layers(task: Sft, shape: ModelShape, runs: Path) -> list[int]:
     if arm_of(task) not in (SFT_ARM_SAE, SFT_ARM_RANDOM_FEATURES):
         return []
     options, field = task.sae_loss, f"{AT}.sae_loss.features"
-    found = load_features(run_or_path(options.features, runs, NAME), field=field)
+    found = load_features(language_run(options.features, runs, at=field), field=field)
     return loss_layers(options.layers, shape.n_layers, {entry.layer for entry in found.entries})
 
 

@@ -254,8 +254,11 @@ def saes_of(context: RunContext, task: Rl, loaded: LoadedModel) -> StoredSaes:
 
 
 def _pinned_set(context: RunContext, task: RareNegative | FeaturePenalty, at: str) -> Path:
-    find = partial(run_or_path, task.feature_set, context.folder.parent, NAME)
-    return Path(pinned(context, f"{at}.feature_set", find))
+    field = f"{at}.feature_set"
+    # Loops are steered by features of loops; what costs reward may be any.
+    verb = "features repetition" if isinstance(task, RareNegative) else ""
+    find = partial(run_or_path, task.feature_set, context.folder.parent, NAME, verb=verb, at=field)
+    return Path(pinned(context, field, find))
 
 
 def penalty_of(

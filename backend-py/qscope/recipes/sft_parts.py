@@ -24,7 +24,8 @@ from qscope.posttraining.random_features import Answers, random_features
 from qscope.posttraining.sae_loss import UNTAGGED, FeatureReduction, Normalisation, SaeLoss
 from qscope.posttraining.sft_terms import EntropyTerm, KlTerm, SaeTerm, Term, TokenProbabilityTerm
 from qscope.posttraining.switch_filter import without_switches
-from qscope.recipes.shared import pinned, place_of_saes, run_or_path, warn_of_misfit
+from qscope.recipes.feature_parts import language_run
+from qscope.recipes.shared import pinned, place_of_saes, warn_of_misfit
 from qscope.runs import RunContext
 from qscope.sae.topk import TopKSae
 from qscope.text.scripts import SCRIPTS_OF
@@ -145,7 +146,7 @@ def frozen_start(task: Sft, loaded: LoadedModel) -> nn.Module | None:
 def _sae_arm(context: RunContext, task: Sft, loaded: LoadedModel, rows: list[Example], *, drawn: bool) -> Arm:
     options, offline = task.sae_loss, context.experiment.model_options.offline
     runs = context.folder.parent
-    named = Path(pinned(context, f"{AT}.features", partial(run_or_path, options.features, runs, NAME)))
+    named = Path(pinned(context, f"{AT}.features", partial(language_run, options.features, runs, at=f"{AT}.features")))
     found = load_features(named, field=f"{AT}.features")
     refuse_other_model(found, loaded.facts)
     layers = loss_layers(options.layers, loaded.facts.n_layers, {entry.layer for entry in found.entries})

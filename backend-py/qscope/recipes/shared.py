@@ -16,7 +16,7 @@ from qscope.errors import UserError
 from qscope.features.files import NAME as FEATURES
 from qscope.models import LoadedModel
 from qscope.runs import RunContext, find_run, run_folders
-from qscope.runs.files import write_json
+from qscope.runs.files import read_json, write_json
 from qscope.sae.evaluation import evaluate
 from qscope.sae.identity import check_pair
 from qscope.sae.store import read_facts
@@ -100,16 +100,39 @@ def place_of_saes(name: str, runs: Path, *, at: str) -> Path | str:
     )
 
 
-def run_or_path(name: str, runs: Path, holds: str) -> Path:
-    """A path as it is; what is none is a run's id, its beginning, or ``latest`` for the newest that ``holds`` it."""
+def run_or_path(name: str, runs: Path, holds: str, *, verb: str = "", at: str = "") -> Path:
+    """A path as it is; what is none is a run's id, its beginning, or ``latest`` for the newest that ``holds`` it.
+
+    Args:
+        name: as the experiment has it.
+        runs: folder of runs.
+        holds: artifact that ``latest`` must have.
+        verb: where several verbs write that artifact, the one whose runs ``latest`` means, such as "features language".
+        at: the experiment field that holds the name, for an error.
+
+    Raises:
+        UserError: no such run, or several (RUN_NOT_FOUND, RUN_AMBIGUOUS).
+    """
     path = Path(name).expanduser()
     if path.exists() or "/" in name:
         return path
     if name == "latest":
         for folder in run_folders(runs):
-            if (folder.artifacts / holds).exists():
+            if (folder.artifacts / holds).exists() and (not verb or _is_of(folder.path, verb)):
                 return folder.path
+        if verb:
+            raise UserError(
+                f"There is no run of `qscope {verb}` in {runs}.",
+                remedy=f"Start one with `qscope {verb}`, or name the run or its file.",
+                reason="RUN_NOT_FOUND",
+                field=at,
+            )
     return find_run(runs, name).path
+
+
+def _is_of(folder: Path, verb: str) -> bool:
+    """Whether a run is of a verb "features KIND", whose field is called the other way round."""
+    return "_".join(reversed(verb.split())) in (read_json(folder / "experiment.json") or {})
 
 
 def pinned(context: RunContext, at: str, find: Callable[[], Path | str]) -> Path | str:
