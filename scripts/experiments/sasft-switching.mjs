@@ -14,6 +14,8 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { each, Lab, mean, numbers, python, readJson, root, sd, table, wilson } from './lab.mjs';
 
+/** The variant of the SAE loss that has its weight chosen. */
+const CHOSEN = 'sasft-mean-last2-top2';
 const { values: given } = parseArgs({
   options: {
     sae: { type: 'string', default: 'latest' },
@@ -21,6 +23,7 @@ const { values: given } = parseArgs({
     arms: { type: 'string' },
     samples: { type: 'string', default: '3' },
     steps: { type: 'string', default: '0' },
+    chinese: { type: 'string', default: `plain,${CHOSEN},random,token_probability,filter` },
     'at-once': { type: 'string', default: '1' },
     runs: { type: 'string', default: path.join(root, 'runs', 'sasft-switching') },
   },
@@ -29,8 +32,6 @@ const { values: given } = parseArgs({
 const WEIGHTS = { sae: [0.016, 0.05, 0.15, 0.5], kl: [0.03, 0.1, 0.3], entropy: [0.01, 0.03, 0.1], token: [0.3, 1, 3] };
 const VALIDATION = 100;
 const VALIDATION_SAMPLES = 8;
-/** The variant of the SAE loss that has its weight chosen. */
-const CHOSEN = 'sasft-mean-last2-top2';
 /** A weight may raise the held-out loss by so much over plain training, on the validation rows. */
 const ALLOWED = 0.01;
 
@@ -185,10 +186,11 @@ await each(points, atOnce, async (point) => {
   point.right = sums.accuracy.right;
   point.run = run;
 });
-await each(points, atOnce, async (point) => {
+const chinese = points.filter(({ arm }) => given.chinese.split(',').includes(arm.name));
+await each(chinese, atOnce, async (point) => {
   const name = `${point.arm.name}-${point.seed}`;
   // What the loss costs the language itself: the held-out loss before a first step is that of the model as it is.
-  const chinese = await lab.start(
+  const run = await lab.start(
     `chinese-${name}`,
     'artifacts/training.json',
     ['sft'],
@@ -206,7 +208,7 @@ await each(points, atOnce, async (point) => {
       },
     }),
   );
-  point.chinese = readJson(path.join(chinese, 'artifacts/training.json')).held_out_loss['0'];
+  point.chinese = readJson(path.join(run, 'artifacts/training.json')).held_out_loss['0'];
 });
 lab.write('points.json', { given, trials, points });
 
@@ -262,10 +264,12 @@ table(
         own.map((point) => point.loss),
         4,
       ),
-      spread(
-        own.map((point) => point.chinese),
-        4,
-      ),
+      own[0].chinese
+        ? spread(
+            own.map((point) => point.chinese),
+            4,
+          )
+        : '',
       spread(
         own.map((point) => point.right.value),
         1,

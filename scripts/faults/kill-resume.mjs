@@ -91,7 +91,12 @@ function start() {
   const known = new Set(existsSync(runsDir) ? readdirSync(runsDir) : []);
   // A shared worker starts the run, so that a later kill of the worker hits the one the job came from.
   qscope(['worker', 'start']);
-  const { code, text } = qscope([options.verb, options.config, ...options.set.flatMap((one) => ['--set', one]), '--detach']);
+  const { code, text } = qscope([
+    options.verb,
+    options.config,
+    ...options.set.flatMap((one) => ['--set', one]),
+    '--detach',
+  ]);
   if (code !== 0) throw new Error(`the run did not start: ${text}`);
   const name = readdirSync(runsDir).find((entry) => !known.has(entry) && !entry.startsWith('.'));
   return path.join(runsDir, name);
