@@ -21,7 +21,8 @@ async def follow(folder: RunFolder, after_sequence: int, jobs: Jobs) -> AsyncIte
     """Yields bursts of events, and a response without events every 10 s of silence; ends when the run has ended.
 
     Raises:
-        UserError: HISTORY_LOST when the journal is shorter than `after_sequence`.
+        UserError: HISTORY_LOST when the journal is shorter than `after_sequence`; RUN_NOT_FOUND when somebody removed
+            the folder, which would otherwise look like a run that is yet to begin.
     """
     clock = asyncio.get_running_loop().time
     newest = (await asyncio.to_thread(derive_state, folder)).last_sequence
@@ -36,6 +37,12 @@ async def follow(folder: RunFolder, after_sequence: int, jobs: Jobs) -> AsyncIte
     over = False
     while True:
         if over or clock() - last_state_check >= _STATE_SECONDS:
+            if not folder.path.is_dir():
+                raise UserError(
+                    f"The folder of {folder.run_id} is gone: {folder.path}.",
+                    remedy="It was removed or renamed while it was watched; `qscope runs list` shows the runs there are.",
+                    reason="RUN_NOT_FOUND",
+                )
             # Asked before reading: what the process wrote last is then read below.
             run = await asyncio.to_thread(derive_state, folder)
             over = run.state in TERMINAL_STATES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from qscope.errors import UserError
 from qscope.runs import Journal, ProcessRecord, RunContext, RunFolder, find_run
 from qscope.runs.process import start_time
 from qscope.v1 import run_event_pb2 as ev
@@ -93,6 +95,19 @@ async def test_a_watcher_hears_a_heartbeat_when_nothing_happens(tmp_path, experi
             assert await anext(responses) == run_pb2.WatchRunResponse(last_sequence=1)
         journal.append(state_changed=ev.StateChanged(state=ev.RUN_STATE_SUCCEEDED))
         assert [event.sequence async for response in responses for event in response.events] == [2]
+
+
+async def test_a_watcher_is_told_when_the_folder_is_gone(tmp_path, experiment_of):
+    folder = RunFolder.create(tmp_path, experiment_of("waiting"), "r")
+    with Journal(folder.events) as journal:
+        journal.append(state_changed=ev.StateChanged(state=ev.RUN_STATE_RUNNING))
+        folder.record_process(ProcessRecord.of(os.getpid(), 0))
+        responses = watch.follow(folder, 0, Jobs())
+        await anext(responses)
+    shutil.rmtree(folder.path)
+    with pytest.raises(UserError, match="is gone") as caught:
+        await anext(responses)
+    assert caught.value.reason == "RUN_NOT_FOUND"
 
 
 @pytest.fixture
