@@ -40,7 +40,7 @@ async def follow(folder: RunFolder, after_sequence: int, jobs: Jobs) -> AsyncIte
             if not folder.path.is_dir():
                 raise UserError(
                     f"The folder of {folder.run_id} is gone: {folder.path}.",
-                    remedy="It was removed or renamed while it was watched; `qscope runs list` shows the runs there are.",
+                    remedy="It was removed or renamed while it was watched; `qscope runs list` shows those there are.",
                     reason="RUN_NOT_FOUND",
                 )
             # Asked before reading: what the process wrote last is then read below.
