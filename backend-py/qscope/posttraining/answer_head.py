@@ -120,7 +120,7 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, target_N: Tensor) -> Tensor:
         logp_NV = torch.log_softmax(logits_NV, -1)
-        entropy_N = -torch.linalg.vecdot(logp_NV.exp(), logp_NV)
+        entropy_N = -logp_NV.exp().mul_(logp_NV).sum(-1)
         ctx.save_for_backward(logp_NV, target_N, entropy_N)
         return torch.stack([logp_NV.gather(1, target_N[:, None])[:, 0], entropy_N], 1)
 
