@@ -2,6 +2,7 @@ import { renameSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { toJson } from '@bufbuild/protobuf';
 import { ExitCode, UserError } from '../errors.js';
+import { commandOfRun } from '../experiment/command.js';
 import { ReportSchema } from '../gen/qscope/v1/report_pb.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
 import { isTerminal } from '../launch/local.js';
@@ -43,7 +44,7 @@ export async function writeReport(name: string, options: ReportOptions): Promise
       return ExitCode.ok;
     }
     const page = reportPage(report, {
-      kicker: `qscope report · ${run.verb} · ${run.runId}`,
+      kicker: `qscope report · ${commandOfRun(run)} · ${run.runId}`,
       colophon: `Written by qscope ${version()} at ${utcTime(now)}, from ${story.sequence} events of the run ${run.runId}.`,
     });
     const file = options.output === undefined ? reportFile(run.folder) : resolve(options.output);

@@ -2,6 +2,7 @@ import { type DescEnum, type DescField, type DescMessage, getOption, hasOption, 
 import { type FieldRules, field as rulesOption } from '../gen/buf/validate/validate_pb.js';
 import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
 import { type FieldInfo, info as infoOption } from '../gen/qscope/v1/options_pb.js';
+import { commandOf } from './command.js';
 
 /**
  * What the contract says about the fields of an experiment: documentation and defaults from our own option, ranges
@@ -151,14 +152,6 @@ export function pathsOf(name: string, desc: DescMessage, prefix = '', depth = 0)
     .filter((field) => field.fieldKind === 'message')
     .flatMap((field) => pathsOf(name, field.message as DescMessage, join(prefix, field.name), depth + 1));
   return [...here, ...below].sort((a, b) => a.split('.').length - b.split('.').length);
-}
-
-/** The command that runs a task: "train_sae" is `train-sae`, "contrast_features" is `features contrast`. */
-export function commandOf(task: string): string {
-  if (task === 'eval_responses') return 'eval';
-  if (task === 'apply_classifier') return 'classify apply';
-  const [, verb] = /^(.+)_features$/.exec(task) ?? [];
-  return (verb === undefined ? task : `features ${verb}`).replaceAll('_', '-');
 }
 
 /** The tasks an experiment can hold: field name ("train_sae") and command ("train-sae"). */

@@ -1,8 +1,9 @@
 import { type Experiment, ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
 import { SftArm } from '../gen/qscope/v1/sft_pb.js';
+import { commandOf } from './command.js';
 import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
-import { commandOf, tasks } from './fields.js';
+import { tasks } from './fields.js';
 import { readFileTree, readSetTree, type Setting } from './overlay.js';
 import { nearestPlace, type ReadContext, readMessage } from './read.js';
 import type { At, Source } from './source.js';

@@ -1,7 +1,8 @@
 import { ExperimentSchema } from '../gen/qscope/v1/experiment_pb.js';
+import { commandOf } from './command.js';
 import { Diagnostics } from './diagnostic.js';
 import { emitYaml } from './emit.js';
-import { commandOf, fieldInfo, isRequired } from './fields.js';
+import { fieldInfo, isRequired } from './fields.js';
 import type { Task } from './load.js';
 import { type Preset, presets } from './presets.js';
 import { readMessage } from './read.js';

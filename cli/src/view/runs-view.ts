@@ -1,4 +1,5 @@
 import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import { commandOfRun } from '../experiment/command.js';
 import type { Run } from '../gen/qscope/v1/run_pb.js';
 import { clock, count, percent } from './format.js';
 import { stateName } from './summary.js';
@@ -6,7 +7,13 @@ import { table } from './table.js';
 
 /** The runs of a folder, one a line. */
 export function runsTable(runs: readonly Run[], width?: number): string[] {
-  const rows = runs.map((run) => [run.runId, stateName(run.state), run.verb, localTime(run.created), progressOf(run)]);
+  const rows = runs.map((run) => [
+    run.runId,
+    stateName(run.state),
+    commandOfRun(run),
+    localTime(run.created),
+    progressOf(run),
+  ]);
   const headings = ['run', 'state', 'verb', 'started', 'progress'];
   return table(
     headings.map((heading) => ({ heading })),
@@ -20,7 +27,7 @@ export function runLines(run: Run): string[] {
   const pairs: Array<[string, string]> = [
     ['run', run.runId],
     ['state', stateName(run.state)],
-    ['verb', run.verb],
+    ['verb', commandOfRun(run)],
     ['folder', run.folder],
     ['started', localTime(run.created)],
     ['updated', localTime(run.updated)],

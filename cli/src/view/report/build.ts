@@ -1,4 +1,5 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { commandOfRun } from '../../experiment/command.js';
 import { emitYaml } from '../../experiment/emit.js';
 import { ExperimentSchema } from '../../gen/qscope/v1/experiment_pb.js';
 import { type Report, ReportSchema, type ReportSection, ReportSectionSchema } from '../../gen/qscope/v1/report_pb.js';
@@ -122,7 +123,7 @@ function repeatSections({ run, origin }: ReportSource): ReportSection[] {
       text:
         `Save the experiment with every value as ${file} and run it with ${program}. Every random generator derives from ` +
         `its seed, ${seed}; results equal to the last bit also need the versions below and the same number of threads.`,
-      content: { case: 'verbatim', value: { text: `qscope ${run.verb} ${file}`, language: 'sh' } },
+      content: { case: 'verbatim', value: { text: `qscope ${commandOfRun(run)} ${file}`, language: 'sh' } },
       sections,
     }),
   ];

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { commandOfRun } from '../../experiment/command.js';
 import { type ReportSection, ReportSectionSchema } from '../../gen/qscope/v1/report_pb.js';
 import { bytes, clock, count } from '../format.js';
 import { stateName } from '../summary.js';
@@ -17,7 +18,7 @@ export function factsSection({ run, story, origin }: ReportSource): ReportSectio
   const facts: Array<[name: string, value: string | undefined]> = [
     ['run', run.runId],
     ['state', stateName(run.state)],
-    ['verb', run.verb],
+    ['verb', commandOfRun(run)],
     ['model', experiment?.model],
     ['began', began && utcTime(began)],
     [

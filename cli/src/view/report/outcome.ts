@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf';
+import { commandOfRun } from '../../experiment/command.js';
 import { type ReportSection, ReportSectionSchema, ReportTone } from '../../gen/qscope/v1/report_pb.js';
 import { RunState } from '../../gen/qscope/v1/run_event_pb.js';
 import { resumeCommand } from '../failure.js';
@@ -12,7 +13,7 @@ import { utcTime } from './time.js';
 /** One sentence for a run whose recipe has no own. */
 export function summary({ run, story, origin }: ReportSource): string {
   const { seconds, steps } = story;
-  const what = `${run.verb} on ${origin.experiment?.model || 'a model'}`;
+  const what = `${commandOfRun(run)} on ${origin.experiment?.model || 'a model'}`;
   const parts = [seconds > 0 ? `after ${clock(seconds)}` : '', steps > 0 ? `${grouped(steps)} steps` : ''];
   return `${what}: ${[stateName(run.state), ...parts].filter(Boolean).join(', ')}`;
 }
