@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.posttraining import reinforced_ranks
 from tests.posttraining.rank_pair import RANKS, together
 from tests.posttraining.reinforced import KEPT, reinforce
 
@@ -28,7 +27,7 @@ def train(folder: Path, **spec: Any) -> list[dict[str, Any]]:
     """What two ranks say of a training in ``folder``, which may hold the checkpoints of an earlier one."""
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps({**SHARED, "stop_at": -1, **spec}))
-    together(reinforced_ranks.main, folder)
+    together("tests.posttraining.reinforced_ranks", folder)
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(RANKS)]
 
 

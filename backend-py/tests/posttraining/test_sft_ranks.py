@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 
 from qscope.runs import RunStopped
-from tests.posttraining import tuned_ranks
 from tests.posttraining.rank_pair import RANKS, together
 from tests.posttraining.tuned import FULL, LORA, STILL_LORA, tune
 
@@ -32,7 +31,7 @@ def train(folder: Path, **spec: Any) -> list[dict[str, Any]]:
     """What two ranks say of a training in ``folder``, which may hold the checkpoints of an earlier one."""
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps({"batch": 2, "accumulate": 1, "exact": True, "stop_at": -1, **spec}))
-    together(tuned_ranks.main, folder)
+    together("tests.posttraining.tuned_ranks", folder)
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(RANKS)]
 
 
