@@ -34,7 +34,7 @@ class HeldOut:
         """Mean negative log-likelihood of the answer tokens, in nats. Collective.
 
         Args:
-            model: with TRL's fused output layer, wrapped or not; its mode is put back.
+            model: of a trainer, whose output layer takes ``fused_lm_head``; wrapped or not. Its mode is put back.
             device: where it is.
         """
         rank, ranks = rank_and_count()
