@@ -5,8 +5,8 @@
 //   node scripts/faults/kill-resume.mjs --verb sft --config configs/embedded/kill-resume-sft.yaml --moments training \
 //     --set sft.sae_loss.sae=RUN --set sft.sae_loss.features=RUN [--only run] [--longest 8]
 //
-// With `--moments training` the clock of a kill starts when this attempt has reported its first step, not when its process
-// has begun: a verb that takes long to start would be killed there most of the time.
+// With `--moments training` the clock of a kill starts when this attempt has begun to train, not when its process has
+// begun: a verb that takes long to start would be killed there most of the time.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -137,7 +137,7 @@ async function waitForJob(folder) {
   throw new Error(`no process for ${folder}`);
 }
 
-/** Waits until the newest attempt has reported a step of training, or the run is over. */
+/** Waits until the newest attempt says that it trains, or the run is over. */
 async function waitForStep(folder) {
   for (let i = 0; i < 6_000; i += 1) {
     const lines = journal(folder);
